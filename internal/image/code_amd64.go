@@ -1,0 +1,4 @@
+package image
+
+func stubAddress() uintptr
+func landingAddress() uintptr

@@ -1,0 +1,342 @@
+// Package image builds what is injected into a process: one 64 KiB mapping
+// that holds the stub (the machine code that runs flagless calls with their
+// flags), the rows that it interprets, and a thunk for each diverted call site.
+//
+// The package knows the table of calls and which properties are wanted; it
+// touches no process. The mapping is at the same address in every process of
+// a run, below 2 GiB, so that a trampoline needs only a 32-bit address and the
+// seccomp filter can recognise the stub's own calls by instruction pointer.
+//
+//	base + 0x0000  stub
+//	base + 0x0d00  index: one byte for each call number, 0 or 1 + its first row
+//	base + 0x0f40  header
+//	base + 0x1000  rows
+//	base + 0x1a00  thunks
+package image
+
+import (
+	"bytes"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"unsafe"
+
+	"github.com/seed-055cd0c8/indirect/fdcall"
+)
+
+// Size is the length of the mapping in bytes.
+const Size = 64 << 10
+
+// Filled is how many bytes of the mapping are written when it is made: the
+// stub, the rows and the first thunks lie in these two pages.
+const Filled = 2 * 4096
+
+// Landed is the number of the call by which a process says that it has mapped
+// its image (argument 0: the low half of mmap's result).
+const Landed = 2015
+
+const (
+	indexAt   = 0xd00
+	headerAt  = 0xf40
+	rowsAt    = 0x1000
+	maxRows   = 40
+	thunksAt  = rowsAt + maxRows*rowSize
+	rowSize   = 64
+	thunkSize = 32
+	numbers   = 512
+)
+
+// MaxThunks is how many call sites one image can divert.
+const MaxThunks = (Size - thunksAt) / thunkSize
+
+// HeaderAt is the offset of the [Header].
+const HeaderAt = headerAt
+
+// Header is the state of one image. It lives in the process's memory, where
+// fork copies it and exec drops it together with the image that it describes.
+// Like all such memory it is input: the process may have changed it.
+type Header struct {
+	Magic  uint64 // the run's own
+	Thunks uint32 // how many are in use
+	Flags  Flags
+	Owner  uint32 // thread group that was last seen to own the image
+	_      uint32
+}
+
+// HeaderSize is the length of a [Header] in memory.
+const HeaderSize = 24
+
+// Flags are facts about an image.
+type Flags uint32
+
+// Cancels says that the program has installed a thread cancellation handler:
+// its cancellation points are run in place.
+const Cancels Flags = 1 << 0
+
+// Marshal returns the header's bytes.
+func (h *Header) Marshal() []byte {
+	b := make([]byte, 0, HeaderSize)
+	b = binary.LittleEndian.AppendUint64(b, h.Magic)
+	b = binary.LittleEndian.AppendUint32(b, h.Thunks)
+	b = binary.LittleEndian.AppendUint32(b, uint32(h.Flags))
+	b = binary.LittleEndian.AppendUint32(b, h.Owner)
+	return binary.LittleEndian.AppendUint32(b, 0)
+}
+
+// ParseHeader reads a header out of a process's memory. It reports false if
+// the bytes are not a header of the run that magic stands for.
+func ParseHeader(b []byte, magic uint64) (Header, bool) {
+	if len(b) < HeaderSize {
+		return Header{}, false
+	}
+	h := Header{
+		Magic:  binary.LittleEndian.Uint64(b),
+		Thunks: binary.LittleEndian.Uint32(b[8:]),
+		Flags:  Flags(binary.LittleEndian.Uint32(b[12:])),
+		Owner:  binary.LittleEndian.Uint32(b[16:]),
+	}
+	return h, h.Magic == magic && h.Thunks <= MaxThunks
+}
+
+// ChooseBase returns a random multiple of 64 KiB where the mapping shall be:
+// above 256 MiB, clear of programs linked at low addresses, and below
+// 0x7fff8000, where AddressSanitizer's shadow begins.
+func ChooseBase() (uint32, error) {
+	const low, high = 0x10000000, 0x7fff0000
+	var b [4]byte
+	if _, err := rand.Read(b[:]); err != nil {
+		return 0, fmt.Errorf("choose the image's address: %w", err)
+	}
+	slots := uint32((high - low) / Size)
+	return low + binary.LittleEndian.Uint32(b[:])%slots*Size, nil
+}
+
+// row is the form of a plan that the stub interprets: see stub_amd64.s.
+type row struct {
+	Next     uint8 // 1 + the next row of the same number, or 0
+	Gives    uint8
+	Pointer  uint8 // the argument that points to the results
+	FlagsArg uint8 // where the program's own flags are, or none
+	After    uint8
+	Word     uint8 // 1: the flags are the first word of the structure at argument 2
+	_        [2]uint8
+	Nr       uint32
+	Asked    uint32 // the close-on-exec bit in the program's own flags
+	From     [6]uint8
+	_        [2]uint8
+	Bits     [6]uint32
+	Cond     [2]cond
+}
+
+type cond struct {
+	Arg, Kind uint8
+	_         [2]uint8
+	Value     uint32
+}
+
+const (
+	condNone  = iota
+	condEqual // the low 32 bits are Value
+	condOther // the low 32 bits are not Value
+	condSign  // bit 31 is Value
+)
+
+const (
+	afterCloexec  = 1 << iota
+	afterNonblock // set O_NONBLOCK on the result
+	afterNonseq   // move the result to a random number
+	keepCloexec   // a moved result shall be close-on-exec
+	askedAlways   // the call's results are close-on-exec without asking
+)
+
+const (
+	fromNothing  = 15 // a word of the frame that holds zero
+	flagsNowhere = 0xff
+)
+
+// Code is the content of an image's first pages.
+type Code struct {
+	pages [Filled]byte
+}
+
+// Build compiles the table's amd64 calls, with the properties that want names
+// for each, into an image's content.
+func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want) (*Code, error) {
+	stub, err := text(stubAddress())
+	if err != nil {
+		return nil, err
+	}
+	if len(stub) > indexAt {
+		return nil, fmt.Errorf("the stub is %d bytes long, the image has room for %d", len(stub), indexAt)
+	}
+	code := new(Code)
+	copy(code.pages[:], stub)
+	var rows []row
+	last := make(map[int32]int) // call number to its last row
+	calls := t.All()
+	for i := range calls {
+		c := &calls[i]
+		n := c.Nr[fdcall.AMD64]
+		if n == fdcall.None || n >= numbers {
+			continue
+		}
+		p, ok := t.Plan(c, want(c))
+		if !ok {
+			continue
+		}
+		r, err := compile(c, p, c.Applicable(want(c)))
+		if err != nil {
+			return nil, fmt.Errorf("compile %s for the stub: %w", c.ID(), err)
+		}
+		rows = append(rows, r)
+		if before, ok := last[n]; ok {
+			rows[before].Next = uint8(len(rows))
+		} else {
+			code.pages[indexAt+n] = uint8(len(rows))
+		}
+		last[n] = len(rows) - 1
+	}
+	if len(rows) > maxRows {
+		return nil, fmt.Errorf("%d rows, the image has room for %d", len(rows), maxRows)
+	}
+	var b bytes.Buffer
+	if err := binary.Write(&b, binary.LittleEndian, rows); err != nil {
+		return nil, fmt.Errorf("encode rows: %w", err)
+	}
+	copy(code.pages[rowsAt:], b.Bytes())
+	return code, nil
+}
+
+// compile translates one plan.
+func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
+	r := row{
+		Gives:    uint8(c.Gives),
+		Pointer:  uint8(c.GivesArg),
+		FlagsArg: flagsNowhere,
+		Nr:       uint32(p.To.Nr[fdcall.AMD64]),
+		Asked:    c.CloexecBits,
+	}
+	if c.FlagsArg != fdcall.NoFlags {
+		r.FlagsArg = uint8(c.FlagsArg)
+	}
+	for i, a := range p.Args {
+		r.Bits[i] = a.Bits
+		if r.From[i] = fromNothing; a.From >= 0 {
+			r.From[i] = uint8(a.From)
+		}
+	}
+	if p.To.Indirect {
+		if p.To.FlagsArg != 2 {
+			return row{}, errors.New("the stub expects the structure at argument 2 and its size at argument 3")
+		}
+		r.Word, r.Bits[2] = 1, p.FlagWord
+	}
+	for _, f := range []struct {
+		set bool
+		bit uint8
+	}{
+		{p.After&fdcall.Cloexec != 0, afterCloexec},
+		{p.After&fdcall.Nonblock != 0, afterNonblock},
+		{p.After&fdcall.Nonseq != 0, afterNonseq},
+		{want&fdcall.Cloexec != 0, keepCloexec},
+		{c.Class == fdcall.Always, askedAlways},
+	} {
+		if f.set {
+			r.After |= f.bit
+		}
+	}
+	if len(c.When) > len(r.Cond) {
+		return row{}, fmt.Errorf("%d conditions, the stub has room for %d", len(c.When), len(r.Cond))
+	}
+	for i, w := range c.When {
+		k := cond{Arg: w.Arg, Value: uint32(w.Value)}
+		switch {
+		case w.Mask == 0xffffffff && w.Not:
+			k.Kind = condOther
+		case w.Mask == 0xffffffff:
+			k.Kind = condEqual
+		case w.Mask == 0x80000000:
+			k.Kind, k.Value = condSign, uint32(w.Value>>31)
+			if w.Not {
+				k.Value ^= 1
+			}
+		default:
+			return row{}, fmt.Errorf("the stub cannot test argument %d under mask %#x", w.Arg, w.Mask)
+		}
+		r.Cond[i] = k
+	}
+	return r, nil
+}
+
+// Bytes returns the image's first pages, with the header h.
+func (c *Code) Bytes(h Header) []byte {
+	b := bytes.Clone(c.pages[:])
+	copy(b[headerAt:], h.Marshal())
+	return b
+}
+
+// ThunkAddress returns where thunk i of the image at base is.
+func ThunkAddress(base uint32, i int) uint32 { return base + thunksAt + uint32(i)*thunkSize }
+
+// Thunk returns the bytes of thunk i in the image at base, for a call site
+// whose following instruction is at ret.
+func Thunk(i int, ret uint64) []byte {
+	b := make([]byte, 0, thunkSize)
+	b = append(b, 0xe9) // jmp stub
+	b = binary.LittleEndian.AppendUint32(b, -(thunksAt + uint32(i)*thunkSize + 5))
+	b = append(b, 0x0f, 0x05)              // syscall
+	b = append(b, 0xff, 0x25, 11, 0, 0, 0) // jmp *11(%rip)
+	b = append(b, make([]byte, thunkReturnAt-len(b))...)
+	return binary.LittleEndian.AppendUint64(b, ret)
+}
+
+const thunkReturnAt = 24
+
+// FindThunk returns the thunk that goes back to ret among the bytes of the
+// thunks in use, as read from the process.
+func FindThunk(thunks []byte, ret uint64) (int, bool) {
+	for i := 0; (i+1)*thunkSize <= len(thunks); i++ {
+		if binary.LittleEndian.Uint64(thunks[i*thunkSize+thunkReturnAt:]) == ret {
+			return i, true
+		}
+	}
+	return 0, false
+}
+
+// ThunksLen is the length in bytes of n thunks.
+func ThunksLen(n uint32) int { return int(n) * thunkSize }
+
+// Landing returns the code that a process without an image runs to map one.
+func Landing() ([]byte, error) { return text(landingAddress()) }
+
+// LandingFrame is what Landing takes from the stack, from the lowest address on.
+type LandingFrame struct {
+	DI, SI, DX, R10, R8, R9, AX, Resume uint64
+}
+
+// LandingFrameSize is the length of a [LandingFrame]; it lies directly below
+// the 128 bytes of the program's red zone.
+const LandingFrameSize = 64
+
+// Marshal returns the frame's bytes.
+func (f *LandingFrame) Marshal() []byte {
+	b := make([]byte, 0, LandingFrameSize)
+	for _, v := range []uint64{f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX, f.Resume} {
+		b = binary.LittleEndian.AppendUint64(b, v)
+	}
+	return b
+}
+
+// endMark follows each piece of code that is copied out of our own text.
+var endMark = [16]byte{0x0a, 0x0d, 0x0e, 0x0b, 0x21, 0x45, 0x4e, 0x44, 0x0a, 0x0d, 0x0e, 0x0b, 0x21, 0x45, 0x4e, 0x44}
+
+// text returns the machine code at address up to its end mark.
+func text(address uintptr) ([]byte, error) {
+	code := unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&address))), 4096)
+	n := bytes.Index(code, endMark[:])
+	if n < 0 {
+		return nil, errors.New("the stub's end mark is missing: the binary was changed after it was linked")
+	}
+	return bytes.Clone(code[:n]), nil
+}

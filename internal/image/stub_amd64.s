@@ -1,0 +1,564 @@
+#include "textflag.h"
+
+// The code below never runs in this process: it is copied into the processes
+// that we serve. It is position independent, uses no stack but its own frame
+// below the red zone, and changes no register that a system call preserves.
+//
+// layout_test.go checks the offsets against the Go structures.
+
+// Image layout, from a base that is a multiple of 64 KiB.
+#define INDEX 0xd00 // one byte for each system call number: 0, or 1 + its first row
+#define NUMBERS 512
+#define ROWS 0x1000
+#define ROWSHIFT 6
+
+// struct row
+#define ROW_NEXT 0
+#define ROW_GIVES 1
+#define ROW_POINTER 2
+#define ROW_FLAGSARG 3
+#define ROW_AFTER 4
+#define ROW_WORD 5
+#define ROW_NR 8
+#define ROW_ASKED 12
+#define ROW_FROM 16
+#define ROW_BITS 24
+#define ROW_COND0 48
+#define ROW_COND1 56
+
+// row.After
+#define AFTER_CLOEXEC 1
+#define AFTER_NONBLOCK 2
+#define AFTER_NONSEQ 4
+#define KEEP_CLOEXEC 8
+#define ASKED_ALWAYS 16
+
+// row.Gives
+#define GIVES_RET 0
+#define GIVES_PAIR 1
+#define GIVES_CONTROL 2
+#define GIVES_CONTROLS 3
+
+// struct thunk
+#define THUNK_PLAIN 5
+#define THUNK_RETURN 24
+
+// The frame. Unwinders: the program's stack pointer is SP+FRAME and the
+// address it continues at is in the thunk that SP+F_THUNK points to.
+#define FRAME 384 // 128 of them are the red zone
+#define F_ARGS 0
+#define F_NR 48
+#define F_THUNK 56
+#define F_RBX 64
+#define F_RBP 72
+#define F_R12 80
+#define F_R13 88
+#define F_R14 96
+#define F_R15 104
+#define F_RESULT 112
+#define F_ZERO 120
+#define F_SCRATCH 128
+#define F_HOW 144 // to 208
+
+#define SYS_process_vm_readv 310
+#define SYS_getpid 39
+#define SYS_fcntl 72
+#define SYS_close 3
+#define SYS_prlimit64 302
+#define SYS_getrandom 318
+#define F_DUPFD 0
+#define F_SETFD 2
+#define F_GETFL 3
+#define F_SETFL 4
+#define F_DUPFD_CLOEXEC 1030
+#define O_NONBLOCK 0x800
+#define O_PATH 0x200000
+#define RLIMIT_NOFILE 7
+#define HIGHEST 65536 // a descriptor table grows with its largest number: 8 bytes a slot, copied by fork
+
+// func stub()
+//
+// Entered from a thunk: CX holds the thunk's address, AX the call's number,
+// the argument registers its arguments. R11 is free, as after SYSCALL.
+TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
+	CMPQ AX, $NUMBERS
+	JHS  plain
+	MOVL CX, R11
+	ANDL $0xffff0000, R11
+	MOVBLZX INDEX(R11)(AX*1), R11
+	TESTL R11, R11
+	JNE  listed
+
+plain:
+	// Not a call of ours. The thunk issues it on an untouched stack, so that
+	// vfork and clone return as they should.
+	ADDQ $THUNK_PLAIN, CX
+	JMP  CX
+
+listed:
+	LEAQ -FRAME(SP), SP
+	MOVQ DI, (F_ARGS+0)(SP)
+	MOVQ SI, (F_ARGS+8)(SP)
+	MOVQ DX, (F_ARGS+16)(SP)
+	MOVQ R10, (F_ARGS+24)(SP)
+	MOVQ R8, (F_ARGS+32)(SP)
+	MOVQ R9, (F_ARGS+40)(SP)
+	MOVQ AX, F_NR(SP)
+	MOVQ CX, F_THUNK(SP)
+	MOVQ BX, F_RBX(SP)
+	MOVQ $0, F_ZERO(SP)
+	ANDL $0xffff0000, CX
+
+row:
+	SHLL $ROWSHIFT, R11
+	LEAQ (ROWS-(1<<ROWSHIFT))(CX)(R11*1), BX
+
+	// Conditions: byte 0 the argument, byte 1 the kind, bytes 4..7 the value.
+	MOVBLZX (ROW_COND0+1)(BX), R11
+	TESTL R11, R11
+	JEQ  matched
+	MOVBLZX (ROW_COND0+0)(BX), AX
+	MOVQ F_ARGS(SP)(AX*8), AX
+	CMPL R11, $3
+	JNE  cond0value
+	SHRL $31, AX
+cond0value:
+	CMPL AX, (ROW_COND0+4)(BX)
+	JEQ  cond0equal
+	CMPL R11, $2
+	JEQ  cond1
+	JMP  next
+cond0equal:
+	CMPL R11, $2
+	JEQ  next
+cond1:
+	MOVBLZX (ROW_COND1+1)(BX), R11
+	TESTL R11, R11
+	JEQ  matched
+	MOVBLZX (ROW_COND1+0)(BX), AX
+	MOVQ F_ARGS(SP)(AX*8), AX
+	CMPL R11, $3
+	JNE  cond1value
+	SHRL $31, AX
+cond1value:
+	CMPL AX, (ROW_COND1+4)(BX)
+	JEQ  cond1equal
+	CMPL R11, $2
+	JEQ  matched
+	JMP  next
+cond1equal:
+	CMPL R11, $2
+	JNE  matched
+next:
+	MOVBLZX ROW_NEXT(BX), R11
+	TESTL R11, R11
+	JNE  row
+
+	// No operation of this call is ours.
+	MOVQ F_NR(SP), AX
+	MOVQ F_RBX(SP), BX
+	MOVQ F_THUNK(SP), CX
+	LEAQ FRAME(SP), SP
+	JMP  plain
+
+matched:
+	MOVBLZX ROW_WORD(BX), R11
+	TESTL R11, R11
+	JNE  word
+
+arguments:
+	MOVBLZX (ROW_FROM+0)(BX), R11
+	MOVQ F_ARGS(SP)(R11*8), DI
+	MOVL (ROW_BITS+0)(BX), R11
+	ORQ  R11, DI
+	MOVBLZX (ROW_FROM+1)(BX), R11
+	MOVQ F_ARGS(SP)(R11*8), SI
+	MOVL (ROW_BITS+4)(BX), R11
+	ORQ  R11, SI
+	MOVBLZX (ROW_FROM+2)(BX), R11
+	MOVQ F_ARGS(SP)(R11*8), DX
+	MOVL (ROW_BITS+8)(BX), R11
+	ORQ  R11, DX
+	MOVBLZX (ROW_FROM+3)(BX), R11
+	MOVQ F_ARGS(SP)(R11*8), R10
+	MOVL (ROW_BITS+12)(BX), R11
+	ORQ  R11, R10
+	MOVBLZX (ROW_FROM+4)(BX), R11
+	MOVQ F_ARGS(SP)(R11*8), R8
+	MOVL (ROW_BITS+16)(BX), R11
+	ORQ  R11, R8
+	MOVBLZX (ROW_FROM+5)(BX), R11
+	MOVQ F_ARGS(SP)(R11*8), R9
+	MOVL (ROW_BITS+20)(BX), R11
+	ORQ  R11, R9
+issue:
+	MOVL ROW_NR(BX), AX
+	SYSCALL
+
+	// What is left: nothing at all for a single descriptor above 2 with no
+	// after-work, which is nearly every call. Errors are large unsigned numbers.
+	MOVBLZX ROW_GIVES(BX), R11
+	MOVBLZX ROW_AFTER(BX), CX
+	ANDL $(AFTER_CLOEXEC|AFTER_NONBLOCK|AFTER_NONSEQ), CX
+	ORL  CX, R11
+	JNE  after
+	CMPQ AX, $2
+	JLS  after
+
+finish:
+	MOVQ (F_ARGS+0)(SP), DI
+	MOVQ (F_ARGS+8)(SP), SI
+	MOVQ (F_ARGS+16)(SP), DX
+	MOVQ (F_ARGS+24)(SP), R10
+	MOVQ (F_ARGS+32)(SP), R8
+	MOVQ (F_ARGS+40)(SP), R9
+	MOVQ F_RBX(SP), BX
+	MOVQ F_THUNK(SP), CX
+	LEAQ FRAME(SP), SP
+	MOVQ THUNK_RETURN(CX), CX
+	JMP  CX
+
+	// The flags are in a structure in memory: run the call on a copy, which
+	// other threads cannot change. process_vm_readv reads it because it
+	// answers EFAULT where a load would be a signal.
+word:
+	MOVQ (F_ARGS+24)(SP), AX // size
+	CMPQ AX, $24
+	JCS  arguments // the kernel refuses it
+	CMPQ AX, $64
+	JHI  wordlater
+	MOVL $SYS_getpid, AX
+	SYSCALL
+	MOVQ AX, DI
+	LEAQ F_HOW(SP), R11
+	MOVQ R11, (F_SCRATCH+0)(SP) // local iovec: base
+	MOVQ (F_ARGS+24)(SP), R11
+	MOVQ R11, (F_SCRATCH+8)(SP) // and length
+	LEAQ F_SCRATCH(SP), SI
+	MOVQ (F_ARGS+16)(SP), AX
+	MOVQ AX, (F_HOW+64)(SP) // remote iovec
+	MOVQ R11, (F_HOW+72)(SP)
+	LEAQ (F_HOW+64)(SP), R10
+	MOVL $1, DX
+	MOVL $1, R8
+	XORL R9, R9
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, (F_ARGS+24)(SP)
+	JEQ  wordcopied
+	CMPQ AX, $-14
+	JEQ  finish
+	CMPQ AX, $0
+	JLT  wordlater // forbidden here
+	MOVQ $-14, AX // EFAULT in the middle of the structure
+	JMP  finish
+wordcopied:
+	MOVL (ROW_BITS+8)(BX), R11
+	TESTL $O_PATH, F_HOW(SP)
+	JEQ  wordset
+	ANDL $~O_NONBLOCK, R11 // openat2 refuses O_NONBLOCK with O_PATH
+wordset:
+	MOVQ F_HOW(SP), DX
+	MOVQ DX, F_RESULT(SP) // what the program asked for
+	ORQ  R11, DX
+	MOVQ DX, F_HOW(SP)
+	MOVQ (F_ARGS+0)(SP), DI
+	MOVQ (F_ARGS+8)(SP), SI
+	LEAQ F_HOW(SP), DX
+	MOVQ (F_ARGS+24)(SP), R10
+	MOVQ (F_ARGS+32)(SP), R8
+	MOVQ (F_ARGS+40)(SP), R9
+	JMP  issue
+wordlater:
+	// A structure larger than any kernel's of today: if it is accepted at all,
+	// its flags are set on the result.
+	MOVQ (F_ARGS+0)(SP), DI
+	MOVQ (F_ARGS+8)(SP), SI
+	MOVQ (F_ARGS+16)(SP), DX
+	MOVQ (F_ARGS+24)(SP), R10
+	MOVQ (F_ARGS+32)(SP), R8
+	MOVQ (F_ARGS+40)(SP), R9
+	MOVL F_NR(SP), AX
+	SYSCALL
+	MOVQ $0, F_RESULT(SP)
+	CMPQ AX, $2
+	JLS  finish
+	TESTQ AX, AX
+	JLT  finish
+	MOVQ AX, F_RESULT(SP)
+	MOVQ AX, DI
+	MOVL $F_SETFD, SI
+	MOVBLZX ROW_AFTER(BX), DX
+	SHRL $3, DX // KEEP_CLOEXEC is FD_CLOEXEC here
+	ANDL $1, DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	MOVQ F_RESULT(SP), AX
+	JMP  finish
+
+	// AX is the call's result. Each new descriptor is looked at: R12 points
+	// to the number, R13 counts those that remain in this array.
+after:
+	TESTQ AX, AX
+	JLT  finish
+	MOVQ BP, F_RBP(SP)
+	MOVQ R12, F_R12(SP)
+	MOVQ R13, F_R13(SP)
+	MOVQ R14, F_R14(SP)
+	MOVQ R15, F_R15(SP)
+
+	// R15: did the program itself ask for close-on-exec?
+	MOVBLZX ROW_AFTER(BX), R15
+	ANDL $ASKED_ALWAYS, R15
+	MOVBLZX ROW_FLAGSARG(BX), R11
+	CMPL R11, $6
+	JHS  asked
+	MOVBLZX ROW_WORD(BX), CX
+	TESTL CX, CX
+	JNE  askedinword
+	MOVQ F_ARGS(SP)(R11*8), R15
+	JMP  askedmask
+askedinword:
+	MOVQ F_RESULT(SP), R15
+askedmask:
+	ANDL ROW_ASKED(BX), R15
+asked:
+	MOVQ AX, F_RESULT(SP)
+	MOVBLZX ROW_GIVES(BX), R11
+	MOVBLZX ROW_POINTER(BX), CX
+	MOVQ F_ARGS(SP)(CX*8), BP
+	CMPL R11, $GIVES_PAIR
+	JEQ  pair
+	CMPL R11, $GIVES_CONTROL
+	JEQ  control
+	CMPL R11, $GIVES_CONTROLS
+	JEQ  controls
+	LEAQ F_RESULT(SP), R12
+	MOVL $1, R13
+	JMP  descriptor
+pair:
+	MOVQ BP, R12
+	MOVL $2, R13
+	JMP  descriptor
+
+	// BP points to a struct msghdr: msg_control at 32, msg_controllen at 40.
+	// F_HOW counts the messages that remain after this one, F_HOW+8 is the
+	// end of the control messages, F_HOW+16 the next header, F_HOW+24 the message.
+control:
+	MOVQ $0, F_HOW(SP)
+message:
+	MOVQ BP, (F_HOW+24)(SP)
+	MOVQ 32(BP), R11
+	MOVQ 40(BP), CX
+	ADDQ R11, CX
+	MOVQ CX, (F_HOW+8)(SP)
+	MOVQ R11, (F_HOW+16)(SP)
+header:
+	MOVQ (F_HOW+16)(SP), R12
+	MOVQ (F_HOW+8)(SP), CX
+	SUBQ R12, CX
+	CMPQ CX, $20 // a header and one descriptor
+	JLT  nextmessage
+	MOVQ 0(R12), R13
+	CMPQ R13, $16
+	JCS  nextmessage
+	CMPQ R13, CX
+	JHI  nextmessage
+	LEAQ 7(R12)(R13*1), R11
+	ANDQ $~7, R11
+	MOVQ R11, (F_HOW+16)(SP)
+	CMPL 8(R12), $1 // SOL_SOCKET
+	JNE  header
+	CMPL 12(R12), $1 // SCM_RIGHTS
+	JNE  header
+	SUBQ $16, R13
+	SHRQ $2, R13
+	JEQ  header
+	ADDQ $16, R12
+	JMP  descriptor
+nextmessage:
+	MOVQ F_HOW(SP), R11
+	TESTQ R11, R11
+	JEQ  settled
+	DECQ R11
+	MOVQ R11, F_HOW(SP)
+	MOVQ (F_HOW+24)(SP), BP
+	ADDQ $64, BP // sizeof(struct mmsghdr)
+	JMP  message
+controls:
+	MOVQ AX, R11
+	TESTQ R11, R11
+	JEQ  settled
+	DECQ R11
+	MOVQ R11, F_HOW(SP)
+	JMP  message
+
+descriptor:
+	MOVLQSX 0(R12), R14
+	CMPQ R14, $2
+	JLS  standard
+	MOVBLZX ROW_AFTER(BX), R11
+	TESTL $AFTER_CLOEXEC, R11
+	JEQ  nonblock
+	MOVQ R14, DI
+	MOVL $F_SETFD, SI
+	MOVL $1, DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+nonblock:
+	MOVBLZX ROW_AFTER(BX), R11
+	TESTL $AFTER_NONBLOCK, R11
+	JEQ  nonseq
+	MOVQ R14, DI
+	MOVL $F_GETFL, SI
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  nonseq
+	MOVQ R14, DI
+	MOVL $F_SETFL, SI
+	MOVQ AX, DX
+	ORL  $O_NONBLOCK, DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+nonseq:
+	MOVBLZX ROW_AFTER(BX), R11
+	TESTL $AFTER_NONSEQ, R11
+	JNE  move
+descriptordone:
+	ADDQ $4, R12
+	DECQ R13
+	JNE  descriptor
+	MOVBLZX ROW_GIVES(BX), R11
+	CMPL R11, $GIVES_CONTROL
+	JHS  header
+settled:
+	MOVQ F_RBP(SP), BP
+	MOVQ F_R12(SP), R12
+	MOVQ F_R13(SP), R13
+	MOVQ F_R14(SP), R14
+	MOVQ F_R15(SP), R15
+	MOVQ F_RESULT(SP), AX
+	JMP  finish
+
+	// A standard stream stays inheritable unless the program asked otherwise.
+standard:
+	TESTL R15, R15
+	JNE  descriptordone
+	MOVQ R14, DI
+	MOVL $F_SETFD, SI
+	XORL DX, DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	JMP  descriptordone
+
+	// A number that cannot be foretold: F_DUPFD takes the first free one from
+	// a random minimum, so it never collides, in the upper half of the soft
+	// limit; then anywhere above 2; then the number that the kernel gave stays.
+move:
+	XORL DI, DI
+	MOVL $RLIMIT_NOFILE, SI
+	XORL DX, DX
+	LEAQ F_SCRATCH(SP), R10
+	MOVL $SYS_prlimit64, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  stay
+	MOVQ F_SCRATCH(SP), R11
+	CMPQ R11, $HIGHEST
+	JLS  limit
+	MOVL $HIGHEST, R11
+limit:
+	CMPQ R11, $8
+	JCS  stay
+	MOVQ R11, (F_SCRATCH+8)(SP)
+	LEAQ F_SCRATCH(SP), DI
+	MOVL $8, SI
+	MOVL $1, DX // GRND_NONBLOCK
+	MOVL $SYS_getrandom, AX
+	SYSCALL
+	MOVL F_SCRATCH(SP), AX
+	MOVQ (F_SCRATCH+8)(SP), CX
+	MOVQ CX, R11
+	SHRQ $1, R11 // the lower half's size
+	SUBQ R11, CX
+	XORL DX, DX
+	DIVL CX
+	ADDQ R11, DX
+	MOVQ DX, (F_SCRATCH+0)(SP) // a random number of the upper half
+	MOVQ R11, (F_SCRATCH+8)(SP) // its first one
+	XORL BP, BP // attempts
+again:
+	MOVQ R14, DI
+	MOVL $F_DUPFD_CLOEXEC, SI
+	MOVBLZX ROW_AFTER(BX), R11
+	ANDL $KEEP_CLOEXEC, R11
+	ORL  R15, R11
+	JNE  dup
+	MOVL $F_DUPFD, SI
+dup:
+	MOVQ (F_SCRATCH+0)(SP), DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	TESTQ AX, AX
+	JGE  moved
+	INCL BP
+	MOVQ (F_SCRATCH+8)(SP), DX
+	CMPL BP, $1
+	JEQ  retry
+	MOVL $3, DX
+	CMPL BP, $2
+	JNE  stay
+retry:
+	MOVQ DX, (F_SCRATCH+0)(SP)
+	JMP  again
+moved:
+	MOVL AX, 0(R12)
+	MOVQ R14, DI
+	MOVL $SYS_close, AX
+	SYSCALL
+	JMP  descriptordone
+stay:
+	MOVBLZX ROW_AFTER(BX), R11
+	ANDL $KEEP_CLOEXEC, R11
+	ORL  R15, R11
+	JNE  descriptordone
+	MOVQ R14, DI
+	MOVL $F_SETFD, SI
+	XORL DX, DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
+
+// func landing()
+//
+// Runs in a process that has no image yet: maps it, tells the supervisor, who
+// fills it before it answers, and goes back to the call that was trapped. It
+// is entered with the arguments of mmap, and with the program's registers on
+// the stack below the red zone, so that it needs nobody's help to come back.
+TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
+	SYSCALL
+	MOVL AX, DI
+	MOVL $2015, AX // Landed
+	SYSCALL
+	POPQ DI
+	POPQ SI
+	POPQ DX
+	POPQ R10
+	POPQ R8
+	POPQ R9
+	POPQ AX
+	POPQ CX
+	LEAQ 128(SP), SP
+	JMP  CX
+	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
+
+TEXT ·stubAddress(SB), NOSPLIT, $0-8
+	LEAQ ·stub(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·landingAddress(SB), NOSPLIT, $0-8
+	LEAQ ·landing(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
