@@ -1,0 +1,158 @@
+// Package listener speaks the seccomp user notification protocol
+// (seccomp_unotify(2)): it receives the calls that a filter trapped and
+// answers them. It knows nothing of what the calls mean.
+package listener
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Notification is a trapped call, waiting for its answer
+// (struct seccomp_notif, include/uapi/linux/seccomp.h).
+type Notification struct {
+	ID    uint64
+	TID   uint32 // in our PID namespace; 0 if the thread is not visible in it
+	Flags uint32
+	Nr    int32
+	Arch  uint32 // AUDIT_ARCH_*
+	IP    uint64 // of the instruction after the call
+	Args  [6]uint64
+}
+
+// response is struct seccomp_notif_resp.
+type response struct {
+	id    uint64
+	val   int64
+	err   int32
+	flags uint32
+}
+
+// Requests of seccomp_unotify(2), from include/uapi/linux/seccomp.h.
+const (
+	notifRecv     = 0xc0502100
+	notifSend     = 0xc0182101
+	notifIDValid  = 0x40082102
+	notifSetFlags = 0x40082104
+
+	flagContinue  = 1   // SECCOMP_USER_NOTIF_FLAG_CONTINUE, Linux 5.5
+	fdSyncWakeUp  = 1   // SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP, Linux 6.6
+	restartNoIntr = 513 // ERESTARTNOINTR, include/linux/errno.h
+)
+
+var (
+	// ErrGone says that the notification's thread died or was interrupted:
+	// there is nobody left to answer.
+	ErrGone = errors.New("the trapped thread no longer waits")
+	// ErrDone says that no process is left under the filter.
+	ErrDone = errors.New("no process is left under the filter")
+)
+
+// Listener is the receiving end of a filter. Its methods may be called from
+// several threads.
+type Listener struct{ file *os.File }
+
+// New takes over the file that seccomp(2) returned for
+// SECCOMP_FILTER_FLAG_NEW_LISTENER.
+func New(f *os.File) *Listener { return &Listener{f} }
+
+// SyncWakeUp asks the kernel to switch between a trapped thread and us
+// without another CPU, which makes a round trip several times faster. Kernels
+// before 6.6 answer EINVAL.
+func (l *Listener) SyncWakeUp() error {
+	if _, err := l.ioctl(notifSetFlags, fdSyncWakeUp); err != nil {
+		return fmt.Errorf("set SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): %w", err)
+	}
+	return nil
+}
+
+// Receive waits for a notification. It returns ErrDone when the last process
+// under the filter is gone.
+func (l *Listener) Receive() (Notification, error) {
+	for {
+		poll := []unix.PollFd{{Fd: int32(l.file.Fd()), Events: unix.POLLIN}}
+		if _, err := unix.Poll(poll, -1); err != nil {
+			if err == unix.EINTR {
+				continue
+			}
+			return Notification{}, fmt.Errorf("wait for a trapped call: %w", err)
+		}
+		switch {
+		case poll[0].Revents&unix.POLLIN != 0:
+		case poll[0].Revents != 0:
+			return Notification{}, ErrDone
+		default:
+			continue
+		}
+		var n Notification
+		_, err := l.ioctl(notifRecv, uintptr(unsafe.Pointer(&n)))
+		runtime.KeepAlive(&n)
+		switch err {
+		case nil:
+			return n, nil
+		case unix.EINTR, unix.ENOENT: // it was killed before we came
+		default:
+			return Notification{}, fmt.Errorf("receive a trapped call: %w", err)
+		}
+	}
+}
+
+// Valid reports whether a received notification still waits for its answer.
+// After it has returned true, what was read from the thread's memory before
+// the call was the thread's.
+func (l *Listener) Valid(id uint64) bool {
+	_, err := l.ioctl(notifIDValid, uintptr(unsafe.Pointer(&id)))
+	runtime.KeepAlive(&id)
+	return err == nil
+}
+
+// Continue lets the trapped call run as it is.
+func (l *Listener) Continue(id uint64) error {
+	return l.send(response{id: id, flags: flagContinue})
+}
+
+// Return makes the trapped call return val.
+func (l *Listener) Return(id uint64, val int64) error {
+	return l.send(response{id: id, val: val})
+}
+
+// Fail makes the trapped call fail with errno.
+func (l *Listener) Fail(id uint64, errno unix.Errno) error {
+	return l.send(response{id: id, err: -int32(errno)})
+}
+
+// Restart makes the trapped call return -ERESTARTNOINTR, which the kernel
+// never shows to the program: the thread must have been interrupted (see
+// package tracee), then it makes the call again when it goes on.
+func (l *Listener) Restart(id uint64) error {
+	return l.send(response{id: id, err: -restartNoIntr})
+}
+
+func (l *Listener) send(r response) error {
+	_, err := l.ioctl(notifSend, uintptr(unsafe.Pointer(&r)))
+	runtime.KeepAlive(&r)
+	switch err {
+	case nil:
+		return nil
+	case unix.ENOENT, unix.EINPROGRESS:
+		return ErrGone
+	}
+	return fmt.Errorf("answer a trapped call: %w", err)
+}
+
+// Close closes our end. Trapped calls then fail with ENOSYS unless another
+// process holds the listener too.
+func (l *Listener) Close() error { return l.file.Close() }
+
+func (l *Listener) ioctl(request, arg uintptr) (uintptr, error) {
+	r, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), request, arg)
+	if errno != 0 {
+		return r, errno
+	}
+	return r, nil
+}

@@ -1,0 +1,226 @@
+// Package tracee attaches to threads of other processes, reads and changes
+// their registers and memory, and lets them go. It is the only place that uses
+// ptrace(2). All methods of a [Thread] must be called from the OS thread that
+// attached it: lock it with runtime.LockOSThread.
+package tracee
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// ErrGone says that the thread died, or was replaced by an execve of another thread.
+var ErrGone = errors.New("the thread is gone")
+
+// Thread is an attached thread.
+type Thread struct{ tid int }
+
+// Regs are the user registers of an x86-64 kernel's task, whatever its mode.
+type Regs = unix.PtraceRegsAmd64
+
+// Constants of ptrace(2), from include/uapi/linux/ptrace.h.
+const (
+	seize       = 0x4206
+	interrupt   = 0x4207
+	getSigMask  = 0x420a
+	setSigMask  = 0x420b
+	eventStop   = 128
+	optSysGood  = 1
+	sigSetBytes = 8
+)
+
+// Seize attaches to a thread, without stopping it, and asks it to stop before
+// it next returns to its program. It may be waiting in the kernel: call
+// [Thread.Stopped] after whatever it waits for.
+func Seize(tid int) (*Thread, error) {
+	if err := request(seize, tid, 0, optSysGood); err != nil {
+		return nil, fmt.Errorf("attach to thread %d: %w", tid, gone(err))
+	}
+	if err := request(interrupt, tid, 0, 0); err != nil {
+		return nil, fmt.Errorf("interrupt thread %d: %w", tid, gone(err))
+	}
+	return &Thread{tid}, nil
+}
+
+// A Stop says why a thread stopped.
+type Stop int
+
+// Why threads stop.
+const (
+	Interrupted Stop = iota // by Seize, or together with its process group
+	Syscall                 // at the entry or exit of a system call
+	Signalled               // with a signal that is to be delivered
+)
+
+// Stopped waits until the thread stops. The signal is that of a Signalled stop.
+func (t *Thread) Stopped() (Stop, unix.Signal, error) {
+	var status unix.WaitStatus
+	for {
+		_, err := unix.Wait4(t.tid, &status, unix.WALL, nil)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return 0, 0, fmt.Errorf("wait for thread %d: %w", t.tid, errors.Join(ErrGone, err))
+		}
+		break
+	}
+	switch {
+	case !status.Stopped():
+		return 0, 0, fmt.Errorf("thread %d ended: %w", t.tid, ErrGone)
+	case uint32(status)>>16 == eventStop:
+		return Interrupted, 0, nil
+	case status.StopSignal() == unix.SIGTRAP|0x80:
+		return Syscall, 0, nil
+	}
+	return Signalled, status.StopSignal(), nil
+}
+
+// Regs reads the stopped thread's registers.
+func (t *Thread) Regs() (Regs, error) {
+	var r Regs
+	if err := unix.PtraceGetRegsAmd64(t.tid, &r); err != nil {
+		return Regs{}, fmt.Errorf("read registers of thread %d: %w", t.tid, gone(err))
+	}
+	return r, nil
+}
+
+// SetRegs changes the stopped thread's registers.
+func (t *Thread) SetRegs(r Regs) error {
+	if err := unix.PtraceSetRegsAmd64(t.tid, &r); err != nil {
+		return fmt.Errorf("set registers of thread %d: %w", t.tid, gone(err))
+	}
+	return nil
+}
+
+// SigMask is a set of blocked signals: bit n-1 stands for signal n.
+type SigMask uint64
+
+// AllSignals blocks every signal that can be blocked.
+const AllSignals = ^SigMask(0)
+
+// SigMask reads the stopped thread's signal mask.
+func (t *Thread) SigMask() (SigMask, error) {
+	var m SigMask
+	if err := request(getSigMask, t.tid, sigSetBytes, uintptr(unsafe.Pointer(&m))); err != nil {
+		return 0, fmt.Errorf("read signal mask of thread %d: %w", t.tid, gone(err))
+	}
+	return m, nil
+}
+
+// SetSigMask changes the stopped thread's signal mask.
+func (t *Thread) SetSigMask(m SigMask) error {
+	if err := request(setSigMask, t.tid, sigSetBytes, uintptr(unsafe.Pointer(&m))); err != nil {
+		return fmt.Errorf("set signal mask of thread %d: %w", t.tid, gone(err))
+	}
+	return nil
+}
+
+// ToSyscall lets the thread go on until the next entry to or exit from a
+// system call, delivering sig if it is not 0.
+func (t *Thread) ToSyscall(sig unix.Signal) error {
+	if err := request(unix.PTRACE_SYSCALL, t.tid, 0, uintptr(sig)); err != nil {
+		return fmt.Errorf("continue thread %d: %w", t.tid, gone(err))
+	}
+	return nil
+}
+
+// Detach lets the stopped thread go, delivering sig if it is not 0.
+func (t *Thread) Detach(sig unix.Signal) error {
+	if err := request(unix.PTRACE_DETACH, t.tid, 0, uintptr(sig)); err != nil {
+		return fmt.Errorf("detach from thread %d: %w", t.tid, gone(err))
+	}
+	return nil
+}
+
+func request(req, tid int, addr, data uintptr) error {
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+// gone adds ErrGone to the errno of a thread that no longer exists.
+func gone(err error) error {
+	if err == unix.ESRCH {
+		return errors.Join(ErrGone, err)
+	}
+	return err
+}
+
+// Memory is the memory of a process, open for reading and for writing, also
+// where the process itself may not write (mem_rw in the kernel's fs/proc/base.c).
+type Memory struct{ fd int }
+
+// OpenMemory opens the memory of the process that tid belongs to. The memory
+// stays that of the program that runs now: after an execve it reads as empty.
+func OpenMemory(tid int) (*Memory, error) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(tid)+"/mem", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open memory of process %d: %w", tid, err)
+	}
+	return &Memory{fd}, nil
+}
+
+// Close closes the memory.
+func (m *Memory) Close() error { return unix.Close(m.fd) }
+
+// Read fills p from address. A short read is an error.
+func (m *Memory) Read(address uint64, p []byte) error {
+	n, err := unix.Pread(m.fd, p, int64(address))
+	if err == nil && n < len(p) {
+		err = unix.EFAULT
+	}
+	if err != nil {
+		return fmt.Errorf("read %d bytes at %#x: %w", len(p), address, err)
+	}
+	return nil
+}
+
+// Write stores p at address. Up to 8 bytes that do not cross a multiple of 8
+// become visible at once.
+func (m *Memory) Write(address uint64, p []byte) error {
+	n, err := unix.Pwrite(m.fd, p, int64(address))
+	if err == nil && n < len(p) {
+		err = unix.EFAULT
+	}
+	if err != nil {
+		return fmt.Errorf("write %d bytes at %#x: %w", len(p), address, err)
+	}
+	return nil
+}
+
+// WriteWord replaces len(p) bytes at address by one store of the aligned
+// 8-byte word around them, so that a thread running there sees all of them or
+// none. It is an error if they cross a multiple of 8.
+func (m *Memory) WriteWord(address uint64, p []byte) error {
+	start := address &^ 7
+	if address+uint64(len(p)) > start+8 {
+		return fmt.Errorf("write %d bytes at %#x at once: they cross a multiple of 8", len(p), address)
+	}
+	var word [8]byte
+	if err := m.Read(start, word[:]); err != nil {
+		return err
+	}
+	copy(word[address-start:], p)
+	return m.Write(start, word[:])
+}
+
+// Peek reads from the memory of thread tid without opening it, and returns how
+// many bytes could be read (process_vm_readv(2)).
+func Peek(tid int, address uint64, p []byte) int {
+	if len(p) == 0 {
+		return 0
+	}
+	local := []unix.Iovec{{Base: &p[0], Len: uint64(len(p))}}
+	remote := []unix.RemoteIovec{{Base: uintptr(address), Len: len(p)}}
+	n, err := unix.ProcessVMReadv(tid, local, remote, 0)
+	if err != nil {
+		return 0
+	}
+	return n
+}
