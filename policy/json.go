@@ -9,8 +9,8 @@ import (
 
 // wire is a Policy as one process hands it to another.
 type wire struct {
-	ExemptShells bool            `json:"exempt_shells"`
-	General      rule            `json:"general"`
+	ExemptShells bool `json:"exempt_shells"`
+	General      rule `json:"general"`
 	// Programs has its keys in Go syntax: a file name may be any bytes, a
 	// JSON string may not.
 	Programs map[string]rule `json:"programs,omitempty"`

@@ -13,8 +13,8 @@ import (
 
 // FollowLinks makes every rule for a path hold for the file that the path
 // leads to as well. /proc/PID/exe shows that file: where /bin is a link to
-// usr/bin, no program is ever seen as /bin/login. Paths that do not exist stay
-// as they are. It fails, and changes nothing, if two different rules turn out to
+// usr/bin, no program is ever seen as /bin/login. Paths that do not exist
+// or may not be searched stay as they are. It fails, and changes nothing, if two different rules turn out to
 // be for one file, and if a rule that adds something is by its link for a shell as well.
 func (p *Policy) FollowLinks() error {
 	var mistakes []error
@@ -25,7 +25,7 @@ func (p *Policy) FollowLinks() error {
 		}
 		file, err := filepath.EvalSymlinks(match)
 		switch {
-		case errors.Is(err, fs.ErrNotExist):
+		case errors.Is(err, fs.ErrNotExist), errors.Is(err, fs.ErrPermission):
 			file = match
 		case err != nil:
 			mistakes = append(mistakes, fmt.Errorf("find the file behind the policy's rule for %s: %w", match, err))

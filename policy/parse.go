@@ -58,7 +58,8 @@ func (ps *parser) mistake(line int, format string, args ...any) {
 	ps.mistakes = append(ps.mistakes, &Error{Line: line, Text: fmt.Sprintf(format, args...)})
 }
 
-// yamlError is the form of the YAML library's own messages.
+// yamlError is the form of the YAML library's own messages. Their line is that
+// of the mistake, the one before it, or that where the broken part begins.
 var yamlError = regexp.MustCompile(`^(?:yaml: )?(?:line (\d+): )?(.*)$`)
 
 func (ps *parser) syntax(err error) {
@@ -69,7 +70,7 @@ func (ps *parser) syntax(err error) {
 		}
 		text = m[2]
 	}
-	ps.mistake(line, "not YAML: %s", text)
+	ps.mistake(line, "not YAML, here or further down: %s", text)
 }
 
 // file reads the document. What it returns is of use only if there are no mistakes.
@@ -147,7 +148,7 @@ func (ps *parser) program(n *yaml.Node, p *Policy, lines map[string]int) {
 	if !ps.mapping(n, map[string]func(*yaml.Node){
 		"match": func(n *yaml.Node) { matched = true; match, ok = ps.match(n, lines) },
 		"add":   func(n *yaml.Node) { said = true; r.Add = ps.flags(n) },
-		"calls": func(n *yaml.Node) { said = true; r.Calls = ps.calls(n) },
+		"calls": func(n *yaml.Node) { said = said || !isEmptyMapping(n); r.Calls = ps.calls(n) },
 	}) {
 		return
 	}
@@ -161,6 +162,8 @@ func (ps *parser) program(n *yaml.Node, p *Policy, lines map[string]int) {
 		p.set(match, r)
 	}
 }
+
+func isEmptyMapping(n *yaml.Node) bool { return n.Kind == yaml.MappingNode && len(n.Content) == 0 }
 
 // match reads the name of a program that no other rule has.
 func (ps *parser) match(n *yaml.Node, lines map[string]int) (string, bool) {
