@@ -61,7 +61,7 @@ func TestParseErrors(t *testing.T) {
 		{"not YAML", "version: 1\nadd: [cloexec\nexempt: [", []string{`1: not YAML, here or further down: did not find expected ',' or ']'`}},
 		{"not UTF-8", "version: 1\nexempt: [\xff]", []string{`1: not YAML, here or further down: invalid leading UTF-8 octet`}},
 		{"second document", "version: 1\n---\nversion: 1", []string{`2: a second document begins here; a policy is one document`}},
-		{"broken second document", "version: 1\n---\n[", []string{`2: not YAML, here or further down: did not find expected node content`}},
+		{"broken second document", "version: 1\n---\n[", []string{`3: not YAML, here or further down: did not find expected node content`}},
 
 		{"unknown key", "version: 1\nprogram: []\nfrobnicate: 1", []string{
 			`2: unknown key "program"; did you mean programs?`,
