@@ -138,8 +138,8 @@ func (p *program) race(ctx context.Context, seconds float64, behind []string, sh
 	cmd := exec.CommandContext(ctx, words[0], words[1:]...)
 	var said bytes.Buffer
 	cmd.Stderr = &said
-	// Its own process group, so that nothing is left when it has to be stopped.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// Its own session: away from our terminal, and one group to stop if need be.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
 	cmd.WaitDelay = 5 * time.Second
 	out, err := cmd.StdoutPipe()

@@ -1,0 +1,169 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// bar is what a workload may cost. One of its members is not zero.
+type bar struct {
+	Ratio float64 `json:"ratio,omitempty"`    // to the bare run
+	Extra float64 `json:"extra_ns,omitempty"` // nanoseconds a call more than bare
+}
+
+func (b bar) String() string {
+	if b.Extra > 0 {
+		return fmt.Sprintf("+%g ns", b.Extra)
+	}
+	return fmt.Sprintf("%.2f", b.Ratio)
+}
+
+// met reports whether a median ratio and a median difference in seconds meet b.
+func (b bar) met(ratio, extra float64) bool {
+	if b.Extra > 0 {
+		return extra*1e9 <= b.Extra
+	}
+	return ratio <= b.Ratio
+}
+
+// unit is how a workload's cost is shown.
+type unit string
+
+const (
+	perCall   unit = "a call"
+	perRun    unit = "a run"
+	perSecond unit = "requests/s"
+)
+
+// tool is a program that a workload needs, and the Debian package that brings it.
+type tool struct{ program, pkg string }
+
+var (
+	gcc       = tool{"gcc", "gcc libc6-dev"}
+	muslGCC   = tool{"musl-gcc", "musl-tools"}
+	makeTool  = tool{"make", "make"}
+	nginx     = tool{"nginx", "nginx-light"}
+	wrk       = tool{"wrk", "wrk"}
+	redis     = tool{"redis-server", "redis-server"}
+	redisLoad = tool{"redis-benchmark", "redis-tools"}
+	straceBin = tool{"strace", "strace"}
+)
+
+// workload is one thing to measure.
+type workload struct {
+	name  string
+	what  string // for the reader of the table
+	unit  unit
+	bar   bar
+	needs []tool
+	// size is how much work one run does (iterations, seconds of load), and
+	// slowSize the same for the slow modes.
+	size, slowSize int
+	// run does the work once in mode m and returns the seconds that one unit took.
+	run func(ctx context.Context, l *lab, m mode, size int) (outcome, error)
+}
+
+// outcome is one run's figure.
+type outcome struct {
+	cost float64 // seconds a call, a run or a request
+	said string  // what `indirect` wrote to standard error
+}
+
+// workloads lists them in the order of the table.
+func workloads() []workload {
+	var list []workload
+	for _, libc := range []struct {
+		name  string
+		needs []tool
+	}{{"glibc", []tool{gcc}}, {"musl", []tool{gcc, muslGCC}}} {
+		for _, l := range []struct {
+			name, what, loop    string
+			threads, size, slow int
+			bar                 bar
+		}{
+			{"open", "flagless open and close of /dev/null", "open", 1, 1e6, 1e4, bar{Ratio: 1.10}},
+			{"open-4-threads", "flagless open and close on 4 threads", "open", 4, 1e6, 1e4, bar{Ratio: 1.10}},
+			{"socket", "flagless socket and close", "socket", 1, 3e5, 1e4, bar{Ratio: 1.10}},
+			{"pipe", "flagless pipe and two closes", "pipe", 1, 3e5, 1e4, bar{Ratio: 1.10}},
+			{"accept", "flagless accept on loopback and close", "accept", 1, 5e4, 5e3, bar{Ratio: 1.10}},
+			{"open-cloexec", "open with O_CLOEXEC and close", "open-cloexec", 1, 1e6, 1e5, bar{Ratio: 1.10}},
+			{"getppid", "getppid", "getppid", 1, 1e6, 1e6, bar{Extra: 60}},
+		} {
+			list = append(list, workload{
+				name: l.name + "/" + libc.name, what: l.what + ", " + libc.name, unit: perCall, bar: l.bar,
+				needs: libc.needs, size: l.size, slowSize: l.slow, run: micro(libc.name, l.loop, l.threads),
+			})
+		}
+	}
+	for _, how := range []string{"fork", "vfork", "posix_spawn"} {
+		list = append(list, workload{
+			name: "exec-" + how, what: how + ", exec of /bin/true and wait", unit: perCall, bar: bar{Ratio: 1.10},
+			needs: []tool{gcc}, size: 2000, slowSize: 200, run: micro("glibc", how, 1),
+		})
+	}
+	return append(list,
+		workload{
+			name: "configure", what: "configure-like script: small gcc compiles, sed, grep, sort", unit: perRun, bar: bar{Ratio: 1.10},
+			needs: []tool{gcc}, size: 40, slowSize: 40, run: configure,
+		},
+		workload{
+			name: "make", what: "make -j of a C project of 60 files", unit: perRun, bar: bar{Ratio: 1.03},
+			needs: []tool{gcc, makeTool}, size: 60, slowSize: 60, run: makeProject,
+		},
+		workload{
+			name: "nginx", what: "nginx under wrk", unit: perSecond, bar: bar{Ratio: 1.02},
+			needs: []tool{nginx, wrk}, size: 4, slowSize: 4, run: nginxUnderWrk,
+		},
+		workload{
+			name: "redis", what: "redis-server under redis-benchmark", unit: perSecond, bar: bar{Ratio: 1.02},
+			needs: []tool{redis, redisLoad}, size: 200000, slowSize: 200000, run: redisUnderBenchmark,
+		},
+	)
+}
+
+// micro runs one loop of c/micro.c, which times itself.
+func micro(libc, loop string, threads int) func(context.Context, *lab, mode, int) (outcome, error) {
+	return func(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
+		ran, err := l.run(ctx, l.dir, m.wrap(l.program("micro", libc), loop, strconv.Itoa(threads), strconv.Itoa(max(size, threads))))
+		if err != nil {
+			return outcome{}, err
+		}
+		ns, err := strconv.ParseFloat(strings.TrimSpace(ran.stdout), 64)
+		if err != nil || ns <= 0 {
+			return outcome{}, fmt.Errorf("micro %s printed %q instead of nanoseconds", loop, ran.stdout)
+		}
+		return outcome{ns / 1e9, ran.stderr}, nil
+	}
+}
+
+// configure runs the configure-like script in a fresh directory.
+func configure(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
+	dir, remove, err := l.scratch()
+	if err != nil {
+		return outcome{}, err
+	}
+	defer remove()
+	ran, err := l.run(ctx, dir, m.wrap("/bin/sh", l.file("configure.sh"), strconv.Itoa(size)))
+	return outcome{ran.took.Seconds(), ran.stderr}, err
+}
+
+// makeProject builds size generated files in a fresh directory.
+func makeProject(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
+	dir, remove, err := l.scratch()
+	if err != nil {
+		return outcome{}, err
+	}
+	defer remove()
+	if err := writeProject(dir, size); err != nil {
+		return outcome{}, err
+	}
+	ran, err := l.run(ctx, dir, m.wrap("make", "-s", "-j"+strconv.Itoa(runtime.NumCPU())))
+	return outcome{ran.took.Seconds(), ran.stderr}, err
+}
+
+// timeout ends a run that hangs.
+const timeout = 5 * time.Minute
