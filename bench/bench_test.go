@@ -107,6 +107,14 @@ func TestWorkloads(t *testing.T) {
 	}
 }
 
+func TestOrder(t *testing.T) {
+	for round, want := range [][]int{{0, 1, 2, 3}, {1, 0, 2, 3}, {0, 1, 2, 3}} {
+		if got := order(round, 4); !slices.Equal(got, want) {
+			t.Errorf("order(%d, 4) = %v, want %v", round, got, want)
+		}
+	}
+}
+
 func TestModes(t *testing.T) {
 	list := modes("/x/indirect", []string{"open", "pipe"})
 	var got []string
@@ -242,7 +250,7 @@ func TestReports(t *testing.T) {
 		`| supervisor resident, processes served: 500 | 39.1 MiB (peak 40.0) | 30 MiB | MISSED |`,
 		`| supervisor's growth from 1 to 500 processes | +20000 KiB |`,
 		`| mapped in an image | 32 KiB | 64 KiB | met |`,
-		"- open/glibc: indirect run said: 3 calls not enforced\n",
+		"- open/glibc: standard error under indirect run: 3 calls not enforced\n",
 		"- open/glibc: --no-patch: exit status 125\n",
 	} {
 		if !strings.Contains(md.String(), want) {

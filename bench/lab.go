@@ -68,13 +68,8 @@ func newLab(ctx context.Context, o options) (_ *lab, err error) {
 	if err := l.build(ctx); err != nil {
 		return nil, err
 	}
-	command := o.indirect
-	if command == "" {
-		command = filepath.Join(dir, "indirect")
-		if _, err := l.run(ctx, "", []string{"go", "build", "-o", command, engine}); err != nil {
-			return nil, fmt.Errorf("build %s (or name a built one with -indirect): %w", engine, err)
-		}
-	} else if command, err = filepath.Abs(command); err != nil {
+	command, err := l.engine(ctx, o.indirect)
+	if err != nil {
 		return nil, err
 	}
 	l.modes = modes(command, callNames(fdcall.Linux()))
@@ -82,6 +77,22 @@ func newLab(ctx context.Context, o options) (_ *lab, err error) {
 		l.missing[strace] = "needs " + straceBin.pkg
 	}
 	return l, nil
+}
+
+// engine finds the indirect command, or builds it if none is named.
+func (l *lab) engine(ctx context.Context, named string) (string, error) {
+	if named != "" {
+		path, err := exec.LookPath(named)
+		if err != nil {
+			return "", err
+		}
+		return filepath.Abs(path) // workloads run in directories of their own
+	}
+	path := l.file("indirect")
+	if _, err := l.run(ctx, "", []string{"go", "build", "-o", path, engine}); err != nil {
+		return "", fmt.Errorf("build %s (or name a built one with -indirect): %w", engine, err)
+	}
+	return path, nil
 }
 
 func (l *lab) close() { os.RemoveAll(l.dir) }

@@ -7,7 +7,7 @@ import (
 	"strings"
 )
 
-// writeProject writes a C project of n files, each of about 300 lines, and
+// writeProject writes a C project of n files, each of about 200 lines, and
 // its Makefile into dir.
 func writeProject(dir string, n int) error {
 	files := map[string]string{"project.h": projectHeader}
@@ -52,7 +52,7 @@ struct record { uint64_t key; long weight; char name[32]; struct record *left, *
 func projectPart(i int) string {
 	var b strings.Builder
 	b.WriteString("#include \"project.h\"\n\n")
-	for f := range 12 {
+	for f := range 6 {
 		fmt.Fprintf(&b, `static struct record *insert_%[1]d(struct record *at, struct record *new)
 {
 	if (!at)
@@ -77,10 +77,10 @@ static long scan_%[1]d(const char *text)
 	return sum;
 }
 
-`, f, 17+i*12+f)
+`, f, 17+i*6+f)
 	}
 	fmt.Fprintf(&b, "long part%02d_run(long seed)\n{\n\tlong sum = 0;\n\tstatic struct record pool[64];\n\tstruct record *root = NULL;\n", i)
-	for f := range 12 {
+	for f := range 6 {
 		fmt.Fprintf(&b, "\tfor (int i = 0; i < 64; i++) {\n\t\tsnprintf(pool[i].name, sizeof pool[i].name, \"%%ld-%%d\", seed, i);\n"+
 			"\t\tpool[i].key = scan_%[1]d(pool[i].name);\n\t\tpool[i].left = pool[i].right = NULL;\n\t\troot = insert_%[1]d(i ? root : NULL, &pool[i]);\n\t}\n"+
 			"\tsum += root->weight + root->key;\n", f)

@@ -155,12 +155,12 @@ func preface(r *results) string {
 	return s
 }
 
-// notes lists what `indirect run` said, and the failures.
+// notes lists what came on standard error under `indirect run`, and the failures.
 func notes(r *results) []string {
 	var list []string
 	for _, w := range r.Workloads {
 		for _, n := range w.Notes {
-			list = append(list, w.Name+": indirect run said: "+n)
+			list = append(list, w.Name+": standard error under indirect run: "+n)
 		}
 		for _, s := range w.Modes {
 			if s.Failed {

@@ -121,13 +121,14 @@ func newResults(o options) *results {
 	}
 }
 
-// kernel is the release of the running kernel.
+// kernel is the version of the running kernel, without the builder's suffix.
 func kernel() string {
 	var u unix.Utsname
 	if err := unix.Uname(&u); err != nil {
 		return "unknown"
 	}
-	return unix.ByteSliceToString(u.Release[:])
+	number, _, _ := strings.Cut(unix.ByteSliceToString(u.Release[:]), "-")
+	return number
 }
 
 // cpu is the processor's name.

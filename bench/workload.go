@@ -70,7 +70,7 @@ type workload struct {
 // outcome is one run's figure.
 type outcome struct {
 	cost float64 // seconds a call, a run or a request
-	said string  // what `indirect` wrote to standard error
+	said string  // what came on standard error
 }
 
 // workloads lists them in the order of the table.
