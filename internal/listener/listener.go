@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -49,33 +48,43 @@ var (
 	// ErrGone says that the notification's thread died or was interrupted:
 	// there is nobody left to answer.
 	ErrGone = errors.New("the trapped thread no longer waits")
+	// ErrStopped says that the stop file was closed at its other end.
+	ErrStopped = errors.New("told to stop")
 	// ErrDone says that no process is left under the filter.
 	ErrDone = errors.New("no process is left under the filter")
 )
 
 // Listener is the receiving end of a filter. Its methods may be called from
 // several threads.
-type Listener struct{ file *os.File }
+type Listener struct{ file, stop *os.File }
 
 // New takes over the file that seccomp(2) returned for
-// SECCOMP_FILTER_FLAG_NEW_LISTENER.
-func New(f *os.File) *Listener { return &Listener{f} }
+// SECCOMP_FILTER_FLAG_NEW_LISTENER. If stop is not nil, Receive ends when the
+// other end of that socket or pipe is closed.
+func New(f, stop *os.File) *Listener { return &Listener{f, stop} }
 
 // SyncWakeUp asks the kernel to switch between a trapped thread and us
 // without another CPU, which makes a round trip several times faster. Kernels
 // before 6.6 answer EINVAL.
 func (l *Listener) SyncWakeUp() error {
-	if _, err := l.ioctl(notifSetFlags, fdSyncWakeUp); err != nil {
+	err := l.retry(func() unix.Errno {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifSetFlags, fdSyncWakeUp)
+		return errno
+	})
+	if err != nil {
 		return fmt.Errorf("set SECCOMP_USER_NOTIF_FD_SYNC_WAKE_UP (Linux 6.6): %w", err)
 	}
 	return nil
 }
 
 // Receive waits for a notification. It returns ErrDone when the last process
-// under the filter is gone.
+// under the filter is gone, and ErrStopped when it was told to stop.
 func (l *Listener) Receive() (Notification, error) {
 	for {
-		poll := []unix.PollFd{{Fd: int32(l.file.Fd()), Events: unix.POLLIN}}
+		poll := []unix.PollFd{{Fd: int32(l.file.Fd()), Events: unix.POLLIN}, {Fd: -1}}
+		if l.stop != nil {
+			poll[1] = unix.PollFd{Fd: int32(l.stop.Fd()), Events: unix.POLLRDHUP}
+		}
 		if _, err := unix.Poll(poll, -1); err != nil {
 			if err == unix.EINTR {
 				continue
@@ -83,6 +92,8 @@ func (l *Listener) Receive() (Notification, error) {
 			return Notification{}, fmt.Errorf("wait for a trapped call: %w", err)
 		}
 		switch {
+		case poll[1].Revents != 0:
+			return Notification{}, ErrStopped
 		case poll[0].Revents&unix.POLLIN != 0:
 		case poll[0].Revents != 0:
 			return Notification{}, ErrDone
@@ -90,14 +101,14 @@ func (l *Listener) Receive() (Notification, error) {
 			continue
 		}
 		var n Notification
-		_, err := l.ioctl(notifRecv, uintptr(unsafe.Pointer(&n)))
-		runtime.KeepAlive(&n)
-		switch err {
-		case nil:
+		// Not retried without a poll: what made it ready may be gone.
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifRecv, uintptr(unsafe.Pointer(&n)))
+		switch errno {
+		case 0:
 			return n, nil
 		case unix.EINTR, unix.ENOENT: // it was killed before we came
 		default:
-			return Notification{}, fmt.Errorf("receive a trapped call: %w", err)
+			return Notification{}, fmt.Errorf("receive a trapped call: %w", errno)
 		}
 	}
 }
@@ -106,9 +117,7 @@ func (l *Listener) Receive() (Notification, error) {
 // After it has returned true, what was read from the thread's memory before
 // the call was the thread's.
 func (l *Listener) Valid(id uint64) bool {
-	_, err := l.ioctl(notifIDValid, uintptr(unsafe.Pointer(&id)))
-	runtime.KeepAlive(&id)
-	return err == nil
+	return l.ioctl(notifIDValid, unsafe.Pointer(&id)) == nil
 }
 
 // Continue lets the trapped call run as it is.
@@ -134,25 +143,37 @@ func (l *Listener) Restart(id uint64) error {
 }
 
 func (l *Listener) send(r response) error {
-	_, err := l.ioctl(notifSend, uintptr(unsafe.Pointer(&r)))
-	runtime.KeepAlive(&r)
-	switch err {
+	switch err := l.ioctl(notifSend, unsafe.Pointer(&r)); err {
 	case nil:
 		return nil
 	case unix.ENOENT, unix.EINPROGRESS:
 		return ErrGone
+	default:
+		return fmt.Errorf("answer a trapped call: %w", err)
 	}
-	return fmt.Errorf("answer a trapped call: %w", err)
 }
 
 // Close closes our end. Trapped calls then fail with ENOSYS unless another
 // process holds the listener too.
 func (l *Listener) Close() error { return l.file.Close() }
 
-func (l *Listener) ioctl(request, arg uintptr) (uintptr, error) {
-	r, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), request, arg)
-	if errno != 0 {
-		return r, errno
+// ioctl makes a request whose argument is in memory. A signal (the Go runtime
+// sends its threads some) may interrupt the wait for the kernel's lock.
+func (l *Listener) ioctl(request uintptr, arg unsafe.Pointer) error {
+	return l.retry(func() unix.Errno {
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), request, uintptr(arg))
+		return errno
+	})
+}
+
+func (l *Listener) retry(try func() unix.Errno) error {
+	for {
+		switch errno := try(); errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return errno
+		}
 	}
-	return r, nil
 }

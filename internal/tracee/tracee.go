@@ -106,7 +106,7 @@ const AllSignals = ^SigMask(0)
 // SigMask reads the stopped thread's signal mask.
 func (t *Thread) SigMask() (SigMask, error) {
 	var m SigMask
-	if err := request(getSigMask, t.tid, sigSetBytes, uintptr(unsafe.Pointer(&m))); err != nil {
+	if err := requestMask(getSigMask, t.tid, &m); err != nil {
 		return 0, fmt.Errorf("read signal mask of thread %d: %w", t.tid, gone(err))
 	}
 	return m, nil
@@ -114,7 +114,7 @@ func (t *Thread) SigMask() (SigMask, error) {
 
 // SetSigMask changes the stopped thread's signal mask.
 func (t *Thread) SetSigMask(m SigMask) error {
-	if err := request(setSigMask, t.tid, sigSetBytes, uintptr(unsafe.Pointer(&m))); err != nil {
+	if err := requestMask(setSigMask, t.tid, &m); err != nil {
 		return fmt.Errorf("set signal mask of thread %d: %w", t.tid, gone(err))
 	}
 	return nil
@@ -139,6 +139,13 @@ func (t *Thread) Detach(sig unix.Signal) error {
 
 func request(req, tid int, addr, data uintptr) error {
 	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), addr, data, 0, 0); errno != 0 {
+		return errno
+	}
+	return nil
+}
+
+func requestMask(req, tid int, m *SigMask) error {
+	if _, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(req), uintptr(tid), sigSetBytes, uintptr(unsafe.Pointer(m)), 0, 0); errno != 0 {
 		return errno
 	}
 	return nil

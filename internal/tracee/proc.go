@@ -1,0 +1,204 @@
+package tracee
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mapping is a line of /proc/PID/maps.
+type Mapping struct {
+	Start, End uint64
+	Perm       string // "r-xp"
+	Offset     uint64 // in the file
+	Dev        string // major:minor, in hexadecimal
+	Inode      uint64 // 0 for anonymous memory
+	Path       string
+}
+
+// Executable reports whether the mapping holds code.
+func (m *Mapping) Executable() bool { return len(m.Perm) > 2 && m.Perm[2] == 'x' }
+
+// Maps returns the mappings of the process that tid belongs to.
+func Maps(tid int) ([]Mapping, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/maps")
+	if err != nil {
+		return nil, fmt.Errorf("read the mappings of process %d: %w", tid, err)
+	}
+	var all []Mapping
+	for line := range bytes.Lines(b) {
+		if m, ok := parseMapping(string(bytes.TrimSuffix(line, []byte("\n")))); ok {
+			all = append(all, m)
+		}
+	}
+	return all, nil
+}
+
+// parseMapping reads "start-end perm offset dev inode   path" (proc_pid_maps(5)).
+func parseMapping(line string) (Mapping, bool) {
+	var m Mapping
+	var fields [5]string
+	for i := range fields {
+		fields[i], line, _ = strings.Cut(line, " ")
+	}
+	start, end, ok := strings.Cut(fields[0], "-")
+	if !ok {
+		return m, false
+	}
+	var errs [4]error
+	m.Start, errs[0] = strconv.ParseUint(start, 16, 64)
+	m.End, errs[1] = strconv.ParseUint(end, 16, 64)
+	m.Offset, errs[2] = strconv.ParseUint(fields[2], 16, 64)
+	m.Inode, errs[3] = strconv.ParseUint(fields[4], 10, 64)
+	m.Perm, m.Dev, m.Path = fields[1], fields[3], strings.TrimLeft(line, " ")
+	return m, errors.Join(errs[:]...) == nil
+}
+
+// OpenMapped opens the file behind a mapping of the process that tid belongs
+// to, whatever mount namespace or root directory it lives in.
+func OpenMapped(tid int, m *Mapping) (*os.File, error) {
+	dir := "/proc/" + strconv.Itoa(tid)
+	var err error
+	for _, path := range []string{
+		fmt.Sprintf("%s/map_files/%x-%x", dir, m.Start, m.End), // needs CAP_CHECKPOINT_RESTORE
+		dir + "/root" + m.Path,
+		m.Path,
+		dir + "/exe",
+	} {
+		var f *os.File
+		if f, err = os.Open(path); err != nil {
+			continue
+		}
+		if info, e := f.Stat(); e == nil && info.Sys().(*syscall.Stat_t).Ino == m.Inode {
+			return f, nil
+		}
+		f.Close()
+		err = fmt.Errorf("%s is another file than the one that is mapped", path)
+	}
+	return nil, fmt.Errorf("open %s, which process %d has mapped: %w", m.Path, tid, err)
+}
+
+// VDSO returns where the kernel has put the vDSO of the process that tid
+// belongs to: AT_SYSINFO_EHDR of its auxiliary vector.
+func VDSO(tid int) (uint64, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/auxv")
+	if err != nil {
+		return 0, fmt.Errorf("read the auxiliary vector of process %d: %w", tid, err)
+	}
+	const atSysinfoEhdr = 33
+	for ; len(b) >= 16; b = b[16:] {
+		if binary.LittleEndian.Uint64(b) == atSysinfoEhdr {
+			return binary.LittleEndian.Uint64(b[8:]), nil
+		}
+	}
+	return 0, fmt.Errorf("process %d has no vDSO", tid)
+}
+
+// VDSOCave returns the offset from the vDSO's start of at least size bytes
+// that follow everything that is in it, in its last page: nothing reads or
+// runs them. The vDSO is the same for all 64-bit processes of a kernel, so we
+// look at our own.
+func VDSOCave(size int) (uint64, error) {
+	start, err := VDSO(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	maps, err := Maps(os.Getpid())
+	if err != nil {
+		return 0, err
+	}
+	for _, m := range maps {
+		if m.Start != start {
+			continue
+		}
+		b := make([]byte, m.End-m.Start)
+		if n := Peek(os.Getpid(), start, b); n < len(b) {
+			return 0, errors.New("our own vDSO is unreadable")
+		}
+		const apart = 16 // stay clear of what only looks like the end
+		used := len(bytes.TrimRight(b, "\x00")) + apart
+		if cave := (len(b) - size) &^ 15; cave >= used {
+			return uint64(cave), nil
+		}
+		return 0, fmt.Errorf("the vDSO's last page has no %d bytes left", size)
+	}
+	return 0, errors.New("our own vDSO is not in our mappings")
+}
+
+// Executable returns the path of the program that tid runs, as /proc/PID/exe
+// shows it.
+func Executable(tid int) (string, error) {
+	path, err := os.Readlink("/proc/" + strconv.Itoa(tid) + "/exe")
+	if err != nil {
+		return "", fmt.Errorf("find the executable of process %d: %w", tid, err)
+	}
+	return path, nil
+}
+
+// Status is what /proc/PID/status tells that matters here.
+type Status struct {
+	TGID    int
+	Parent  int
+	Tracer  int // 0: nobody traces it
+	Threads int
+	Filters int // seccomp filters in force, ours included
+}
+
+// ReadStatus reads the status of thread tid.
+func ReadStatus(tid int) (Status, error) {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	if err != nil {
+		return Status{}, fmt.Errorf("read the status of thread %d: %w", tid, err)
+	}
+	var s Status
+	for line := range strings.Lines(string(b)) {
+		key, value, _ := strings.Cut(line, ":")
+		field := map[string]*int{
+			"Tgid": &s.TGID, "PPid": &s.Parent, "TracerPid": &s.Tracer, "Threads": &s.Threads, "Seccomp_filters": &s.Filters,
+		}[key]
+		if field != nil {
+			*field, _ = strconv.Atoi(strings.TrimSpace(value))
+		}
+	}
+	return s, nil
+}
+
+// Alone reports whether no other thread can run in the address space of tid
+// while tid is held: it is its process's only thread, and neither its parent
+// (which vfork makes share it) nor a child does.
+func Alone(tid int) bool {
+	s, err := ReadStatus(tid)
+	if err != nil || s.Threads != 1 {
+		return false
+	}
+	others := []int{s.Parent}
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", tid, tid))
+	if err != nil {
+		return false
+	}
+	for _, f := range strings.Fields(string(b)) {
+		pid, _ := strconv.Atoi(f)
+		others = append(others, pid)
+	}
+	for _, pid := range others {
+		if pid > 0 && !differ(tid, pid) {
+			return false
+		}
+	}
+	return true
+}
+
+// differ reports whether two processes have different address spaces. It says
+// no where it cannot tell, except that a process which is gone has none.
+func differ(a, b int) bool {
+	const kcmpVM = 1
+	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpVM, 0, 0, 0)
+	return errno == unix.ESRCH || errno == 0 && r != 0
+}

@@ -1,0 +1,259 @@
+package supervise
+
+import (
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/internal/image"
+	"github.com/seed-055cd0c8/indirect/internal/listener"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
+)
+
+const redZone = 128 // bytes below the stack pointer that are the program's (System V ABI)
+
+// abiOf returns the ABI and the table's number of a notification.
+func abiOf(n listener.Notification) (fdcall.ABI, int32, bool) {
+	const x32 = 1 << 30
+	switch {
+	case n.Arch == unix.AUDIT_ARCH_X86_64 && n.Nr&x32 != 0:
+		return fdcall.X32, n.Nr, true
+	case n.Arch == unix.AUDIT_ARCH_X86_64:
+		return fdcall.AMD64, n.Nr, true
+	case n.Arch == unix.AUDIT_ARCH_I386:
+		return fdcall.I386, n.Nr, true
+	}
+	return 0, 0, false
+}
+
+// isSigaction reports whether a call is rt_sigaction, which the filter traps
+// for the signals that the C libraries use for thread cancellation.
+func isSigaction(abi fdcall.ABI, nr int32) bool {
+	return abi == fdcall.AMD64 && nr == unix.SYS_RT_SIGACTION
+}
+
+// hold attaches to the thread of n and stops it in front of the instruction
+// that made the call, as if the call had not been made yet. When the thread is
+// let go, it makes the call (again).
+//
+// If we die after that, the kernel detaches us and the thread goes on with
+// whatever registers it has been given: each of our steps leaves it in a state
+// from which it comes back to its call by itself.
+func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, error) {
+	t, err := tracee.Seize(int(n.TID))
+	if err != nil {
+		return nil, tracee.Regs{}, err
+	}
+	if err := e.listener.Restart(n.ID); err != nil {
+		// Interrupted before the answer (kernels without
+		// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), or killed: wait and see.
+		if err != listener.ErrGone {
+			return nil, tracee.Regs{}, err
+		}
+	}
+	e.ledger.drop(n.ID)
+	stop, sig, err := t.Stopped()
+	if err != nil {
+		return nil, tracee.Regs{}, err
+	}
+	r, err := t.Regs()
+	if err != nil {
+		return nil, tracee.Regs{}, err
+	}
+	if stop != tracee.Interrupted || r.Rip != n.IP || int32(r.Orig_rax) != n.Nr {
+		// It is elsewhere already: it will trap again if it makes the call.
+		return nil, tracee.Regs{}, fmt.Errorf("thread %d left its call: %w", n.TID, e.release(t, sig))
+	}
+	const syscallLen = 2 // syscall, sysenter and int $0x80 alike
+	r.Rip -= syscallLen
+	r.Rax = uint64(uint32(n.Nr))
+	if n.Arch == unix.AUDIT_ARCH_X86_64 {
+		r.Rax = r.Orig_rax
+	}
+	r.Orig_rax = ^uint64(0) // no restart of the kernel's own
+	return t, r, nil
+}
+
+// release lets a thread go whose call is no longer ours.
+func (e *engine) release(t *tracee.Thread, sig unix.Signal) error {
+	if err := t.Detach(sig); err != nil {
+		return err
+	}
+	return tracee.ErrGone
+}
+
+// resume sets the held thread's registers and lets it go.
+func resume(t *tracee.Thread, r tracee.Regs) error {
+	if err := t.SetRegs(r); err != nil {
+		return err
+	}
+	return t.Detach(0)
+}
+
+// land makes the thread map an image by itself: it is sent to the landing
+// code, which comes back to the call when the image is there.
+func (e *engine) land(n listener.Notification) error {
+	tid := int(n.TID)
+	vdso, err := tracee.VDSO(tid)
+	if err != nil {
+		e.bare.Store(e.group(tid), nil)
+		return e.again(n)
+	}
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	if err := m.Write(vdso+e.cave, e.landing); err != nil {
+		e.bare.Store(e.group(tid), nil)
+		return e.again(n)
+	}
+	t, r, err := e.hold(n)
+	if err != nil {
+		return err
+	}
+	frame := image.LandingFrame{
+		DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax, Resume: r.Rip,
+	}
+	sp := r.Rsp - redZone - image.LandingFrameSize
+	if err := m.Write(sp, frame.Marshal()); err != nil {
+		e.bare.Store(e.group(tid), nil) // no stack: it stands still, and runs in place next time
+		return resume(t, r)
+	}
+	r.Rsp, r.Rip = sp, vdso+e.cave
+	r.Rax = unix.SYS_MMAP
+	r.Rdi, r.Rsi, r.Rdx = uint64(e.Base), image.Size, unix.PROT_READ|unix.PROT_EXEC
+	r.R10 = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE
+	r.R8, r.R9 = ^uint64(0), 0
+	return resume(t, r)
+}
+
+// again lets the thread make its call once more.
+func (e *engine) again(n listener.Notification) error {
+	t, r, err := e.hold(n)
+	if err != nil {
+		return err
+	}
+	return resume(t, r)
+}
+
+// landed fills the image that a thread has mapped.
+func (e *engine) landed(n listener.Notification) {
+	tid := int(n.TID)
+	if err := e.fill(n, tid); err != nil {
+		e.bare.Store(e.group(tid), nil)
+	}
+	e.answer(e.listener.Return(n.ID, 0))
+}
+
+func (e *engine) fill(n listener.Notification, tid int) error {
+	p, err := e.program(tid)
+	if err != nil {
+		return err
+	}
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	e.images.Lock()
+	defer e.images.Unlock()
+	if _, ok := e.header(tid); ok {
+		return nil // another thread of the address space was faster
+	}
+	maps, err := tracee.Maps(tid)
+	if err != nil {
+		return err
+	}
+	if !mappedAt(maps, e.Base) {
+		return fmt.Errorf("the image of process %d was not mapped: mmap returned %d", tid, int32(n.Args[0]))
+	}
+	h := image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}
+	if err := m.Write(uint64(e.Base), p.code.Bytes(h)); err != nil {
+		return err
+	}
+	e.ledger.images.Add(1)
+	e.ledger.programs.Add(1)
+	if !e.NoPatch {
+		e.patchKnown(tid, m, maps, &h)
+	}
+	return nil
+}
+
+// mappedAt reports whether the mapping at base is one that landing made.
+func mappedAt(maps []tracee.Mapping, base uint32) bool {
+	for i := range maps {
+		m := &maps[i]
+		if m.Start <= uint64(base) && m.End >= uint64(base)+image.Size {
+			return m.Inode == 0 && m.Perm == "r-xp"
+		}
+	}
+	return false
+}
+
+// divert makes the call site of n lead to the stub: for ever if it can be
+// patched, otherwise for this call.
+func (e *engine) divert(n listener.Notification, c *fdcall.Call) error {
+	tid := int(n.TID)
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	e.images.Lock()
+	thunk, diverted, err := e.patchSite(n, tid, m)
+	e.images.Unlock()
+	if err != nil {
+		return err
+	}
+	t, r, err := e.hold(n)
+	if err != nil {
+		return err
+	}
+	if diverted {
+		e.count(c, patched)
+	} else {
+		e.count(c, once)
+		r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
+	}
+	return resume(t, r)
+}
+
+// cancels notes that a program handles thread cancellation.
+func (e *engine) cancels(n listener.Notification) {
+	e.answer(e.listener.Continue(n.ID))
+}
+
+func (e *engine) group(tid int) int {
+	s, err := tracee.ReadStatus(tid)
+	if err != nil {
+		return tid
+	}
+	return s.TGID
+}
+
+// isBare reports whether the image of tid's process has been found to have no
+// room for a stub.
+func (e *engine) isBare(tid int) bool {
+	_, bare := e.bare.Load(e.group(tid))
+	return bare
+}
+
+// setCall loads a call's number and arguments into the registers of abi.
+func setCall(r *tracee.Regs, abi fdcall.ABI, nr uint64, args [6]uint64) {
+	r.Rax = nr
+	if abi == fdcall.I386 {
+		r.Rbx, r.Rcx, r.Rdx, r.Rsi, r.Rdi, r.Rbp = args[0], args[1], args[2], args[3], args[4], args[5]
+		return
+	}
+	r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = args[0], args[1], args[2], args[3], args[4], args[5]
+}
+
+// registersOf returns the argument registers of abi.
+func registersOf(r tracee.Regs, abi fdcall.ABI) [6]uint64 {
+	if abi == fdcall.I386 {
+		return [6]uint64{r.Rbx, r.Rcx, r.Rdx, r.Rsi, r.Rdi, r.Rbp}
+	}
+	return [6]uint64{r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9}
+}

@@ -1,0 +1,275 @@
+package supervise
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"runtime"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/internal/image"
+	"github.com/seed-055cd0c8/indirect/internal/listener"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
+	"github.com/seed-055cd0c8/indirect/policy"
+)
+
+// engine answers the notifications of one run.
+type engine struct {
+	config
+	listener *listener.Listener
+	ledger   *ledger
+	table    *fdcall.Table
+	index    map[*fdcall.Call]int // rows of the ledger
+	landing  []byte
+	cave     uint64 // where in the vDSO landing goes
+	caveErr  error
+
+	// images serialises all changes to what is injected into processes: two
+	// threads of one address space may trap at the same time, and nothing
+	// cheap tells that two processes share one.
+	images   sync.Mutex
+	programs map[string]*program
+	sites    sites
+
+	inPlace sync.Map // tid: a call of this thread is being run in place
+	bare    sync.Map // thread group: its image could not be given a stub
+}
+
+// program is what a policy means for one executable.
+type program struct {
+	policy.Program
+	code *image.Code
+}
+
+func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
+	e := &engine{
+		config: c, listener: l, ledger: led,
+		table:    fdcall.Linux(),
+		index:    make(map[*fdcall.Call]int),
+		programs: make(map[string]*program),
+		sites:    newSites(),
+	}
+	calls := e.table.All()
+	for i := range calls {
+		e.index[&calls[i]] = i
+	}
+	var err error
+	if e.landing, err = image.Landing(); err != nil {
+		return nil, err
+	}
+	e.cave, e.caveErr = tracee.VDSOCave(len(e.landing))
+	return e, nil
+}
+
+// slow is how long one notification may hold up the others: one that takes
+// longer (its thread is frozen, or blocked in a call that is run in place)
+// goes on beside the next ones.
+const slow = 20 * time.Millisecond
+
+// maxWorkers bounds the notifications that are worked on at the same time.
+const maxWorkers = maxFlight
+
+// serve answers notifications until no process is left under the filter
+// (listener.ErrDone) or the guard is gone (listener.ErrStopped).
+//
+// One worker at a time receives. It handles what it received itself, because
+// the kernel has just switched to it on the CPU of the thread that waits; only
+// if that takes long does it let the next worker receive.
+func (e *engine) serve() error {
+	turn := make(chan struct{}, 1)
+	turn <- struct{}{}
+	done := make(chan error, maxWorkers)
+	workers := make(chan struct{}, maxWorkers)
+	for {
+		select {
+		case err := <-done:
+			return err
+		case <-turn:
+		}
+		workers <- struct{}{}
+		go func() {
+			defer func() { <-workers }()
+			runtime.LockOSThread() // ptrace requests must come from the thread that attached
+			defer runtime.UnlockOSThread()
+			for passed := false; !passed; {
+				n, err := e.listener.Receive()
+				if err != nil {
+					done <- err
+					return
+				}
+				e.ledger.take(n)
+				pass := time.AfterFunc(slow, func() { turn <- struct{}{} })
+				e.handle(n)
+				e.ledger.drop(n.ID)
+				passed = !pass.Stop()
+			}
+		}()
+	}
+}
+
+// recover takes over what a supervisor that died has left behind.
+func (e *engine) recover() {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	for i := range e.ledger.flight {
+		f := &e.ledger.flight[i]
+		n := f.notice
+		switch state := f.state.Load(); {
+		case state == flightFree:
+			continue
+		case !e.listener.Valid(n.ID):
+		case state == flightTaken, f.tries.Add(1) > maxTries:
+			e.pass(n, nil, gap)
+		default:
+			e.handle(n)
+		}
+		f.state.Store(flightFree)
+	}
+	// A notification may have been received and not recorded. Numbers are
+	// given one by one (seccomp_next_notify_id in kernel/seccomp.c); those of
+	// threads that died in between are missing.
+	const window = 1024
+	last := e.ledger.lastID.Load()
+	for id := last + 1; last != 0 && id <= last+window; id++ {
+		if e.listener.Valid(id) && e.listener.Continue(id) == nil {
+			e.ledger.refused[maxCalls-1][gap].Add(1)
+		}
+	}
+}
+
+// maxTries bounds the supervisors that one notification may bring down.
+const maxTries = 2
+
+// handle answers one notification.
+func (e *engine) handle(n listener.Notification) {
+	if _, ok := e.inPlace.Load(int(n.TID)); ok {
+		e.answer(e.listener.Continue(n.ID))
+		return
+	}
+	abi, nr, ok := abiOf(n)
+	if !ok {
+		e.pass(n, nil, impossible)
+		return
+	}
+	switch {
+	case n.Nr == image.Landed && abi == fdcall.AMD64:
+		e.landed(n)
+		return
+	case isSigaction(abi, nr):
+		e.cancels(n)
+		return
+	}
+	c := e.table.Lookup(abi, nr, &n.Args)
+	if c == nil {
+		e.pass(n, nil, impossible)
+		return
+	}
+	if n.TID == 0 {
+		e.pass(n, c, unseen)
+		return
+	}
+	err := e.enforce(n, abi, c)
+	switch {
+	case err == nil || errors.Is(err, listener.ErrGone) || errors.Is(err, tracee.ErrGone):
+	case errors.Is(err, errImpossible):
+		e.pass(n, c, impossible)
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		why := forbidden
+		if s, err := tracee.ReadStatus(int(n.TID)); err == nil && s.Tracer != 0 {
+			why = traced
+		}
+		e.pass(n, c, why)
+	default:
+		e.pass(n, c, failed)
+		e.complain(fmt.Errorf("%s of thread %d: %w", c.ID(), n.TID, err))
+	}
+}
+
+var errImpossible = errors.New("the call offers no way to ask for the flags")
+
+// enforce gives the call c of the notification n its flags. An error means
+// that the call has not been answered.
+func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call) error {
+	tid := int(n.TID)
+	p, err := e.program(tid)
+	if err != nil {
+		return err
+	}
+	if abi != fdcall.AMD64 {
+		return e.runInPlace(n, abi, c, p)
+	}
+	h, ok := e.header(tid)
+	switch {
+	case !ok && e.caveErr == nil && !e.isBare(tid):
+		return e.land(n)
+	case !ok:
+		return e.runInPlace(n, abi, c, p)
+	case h.Flags&image.Cancels != 0 && c.Cancels:
+		return e.runInPlace(n, abi, c, p)
+	}
+	return e.divert(n, c)
+}
+
+// header reads the header of the image in the address space of tid.
+func (e *engine) header(tid int) (image.Header, bool) {
+	var b [image.HeaderSize]byte
+	got := tracee.Peek(tid, uint64(e.Base)+image.HeaderAt, b[:])
+	return image.ParseHeader(b[:got], e.Magic)
+}
+
+// maxPrograms bounds the memory that names of executables take.
+const maxPrograms = 512
+
+// program returns what the policy wants of the program that tid runs.
+func (e *engine) program(tid int) (*program, error) {
+	exe, err := tracee.Executable(tid)
+	if err != nil {
+		exe = "" // unreadable: the policy's default holds
+	}
+	e.images.Lock()
+	defer e.images.Unlock()
+	if p, ok := e.programs[exe]; ok {
+		return p, nil
+	}
+	p := &program{Program: e.Policy.Program(exe)}
+	if p.code, err = image.Build(e.table, p.Want); err != nil {
+		return nil, fmt.Errorf("build the image for %s: %w", exe, err)
+	}
+	if len(e.programs) >= maxPrograms {
+		clear(e.programs)
+	}
+	e.programs[exe] = p
+	return p, nil
+}
+
+// pass lets a call run unchanged, and counts why.
+func (e *engine) pass(n listener.Notification, c *fdcall.Call, why reason) {
+	if e.listener.Continue(n.ID) == nil {
+		e.ledger.refused[e.row(c)][why].Add(1)
+	}
+}
+
+// row is where the ledger counts the call c; nil stands for a call that is
+// not known.
+func (e *engine) row(c *fdcall.Call) int {
+	if i, ok := e.index[c]; ok {
+		return i
+	}
+	return maxCalls - 1
+}
+
+func (e *engine) count(c *fdcall.Call, w way) { e.ledger.served[e.row(c)][w].Add(1) }
+
+// answer drops the error of an answer to a thread that is gone.
+func (e *engine) answer(err error) {
+	if err != nil && !errors.Is(err, listener.ErrGone) {
+		e.complain(err)
+	}
+}
+
+// complain tells the front, which owns the terminal.
+func (e *engine) complain(err error) { fmt.Fprintln(os.Stderr, err) }

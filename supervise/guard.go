@@ -1,0 +1,227 @@
+package supervise
+
+import (
+	"bufio"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/internal/listener"
+)
+
+// guard keeps a supervisor process running: it starts one, and another when
+// that one dies before the last process under the filter has ended. It holds
+// the listener too, so that trapped calls wait in between instead of failing.
+type guard struct {
+	config   config
+	listener *os.File
+	ledger   *os.File
+	log      io.Writer
+
+	mu      sync.Mutex
+	pid     int // of the supervisor, 0 while there is none
+	control *os.File
+	closed  bool
+	done    chan struct{} // closed when the last supervisor has ended
+}
+
+// supervisorName is argv[0] of a supervisor process: see [Main].
+const supervisorName = "indirect-supervisor"
+
+// The files that a supervisor inherits.
+const (
+	listenerFD = 3 + iota
+	ledgerFD
+	controlFD
+)
+
+// start starts the first supervisor and returns when it is ready.
+func (g *guard) start() error {
+	cmd, err := g.spawn()
+	if err != nil {
+		return err
+	}
+	g.done = make(chan struct{})
+	go g.watch(cmd)
+	return nil
+}
+
+// spawn starts a supervisor and waits until it is ready.
+func (g *guard) spawn() (*exec.Cmd, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("create the supervisor's control socket: %w", err)
+	}
+	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
+	defer theirs.Close()
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Args = []string{supervisorName}
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{g.listener, g.ledger, theirs}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // out of the terminal's reach
+	stdin, err := cmd.StdinPipe()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("create the supervisor's input: %w", err)
+	}
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("create the supervisor's error output: %w", err)
+	}
+	if err := cmd.Start(); err != nil {
+		ours.Close()
+		return nil, fmt.Errorf("start the supervisor: %w", err)
+	}
+	go g.relay(stderr)
+	err = json.NewEncoder(stdin).Encode(g.config)
+	stdin.Close()
+	if err == nil {
+		var ready [1]byte
+		_, err = io.ReadFull(ours, ready[:])
+	}
+	if err != nil {
+		ours.Close()
+		cmd.Process.Kill()
+		cmd.Wait()
+		return nil, fmt.Errorf("the supervisor did not become ready: %w", err)
+	}
+	g.mu.Lock()
+	if g.control != nil {
+		g.control.Close()
+	}
+	g.control, g.pid = ours, cmd.Process.Pid
+	g.mu.Unlock()
+	return cmd, nil
+}
+
+// relay passes on what a supervisor has to say.
+func (g *guard) relay(r io.Reader) {
+	for s := bufio.NewScanner(r); s.Scan(); {
+		fmt.Fprintf(g.log, "indirect: supervisor: %s\n", s.Text())
+	}
+}
+
+// watch replaces supervisors that die.
+func (g *guard) watch(cmd *exec.Cmd) {
+	defer close(g.done)
+	for {
+		err := cmd.Wait()
+		if err == nil {
+			return // nobody is left to supervise
+		}
+		g.mu.Lock()
+		closed := g.closed
+		g.pid = 0
+		g.mu.Unlock()
+		if closed {
+			return
+		}
+		for {
+			if cmd, err = g.spawn(); err == nil {
+				break
+			}
+			fmt.Fprintf(g.log, "indirect: %v; trying again\n", err)
+			const pause = 100 * time.Millisecond
+			time.Sleep(pause)
+		}
+	}
+}
+
+// leave ends the guarding. The supervisor goes on by itself: it notices, and
+// becomes the guard of a successor.
+func (g *guard) leave() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.closed = true
+	if g.control != nil {
+		g.control.Close()
+	}
+	g.listener.Close()
+}
+
+// Main runs a supervisor process if this process was started as one, and then
+// does not return. A program that uses [New] must call it first thing in main.
+func Main() {
+	if os.Args[0] != supervisorName {
+		return
+	}
+	if err := superviseMain(); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(0)
+}
+
+func superviseMain() error {
+	closeInherited(controlFD + 1)
+	var c config
+	if err := json.NewDecoder(os.Stdin).Decode(&c); err != nil {
+		return fmt.Errorf("read the supervisor's configuration: %w", err)
+	}
+	for fd := listenerFD; fd <= controlFD; fd++ {
+		unix.CloseOnExec(fd)
+	}
+	notify := os.NewFile(listenerFD, "listener")
+	shared := os.NewFile(ledgerFD, "ledger")
+	control := os.NewFile(controlFD, "control")
+	led, err := openLedger(shared)
+	if err != nil {
+		return err
+	}
+	l := listener.New(notify, control)
+	if !c.NoSyncWakeUp {
+		_ = l.SyncWakeUp() // an optimisation: kernels before 6.6 lack it
+	}
+	e, err := newEngine(c, l, led)
+	if err != nil {
+		return err
+	}
+	led.started.Add(1)
+	e.recover()
+	if _, err := control.Write([]byte{1}); err != nil {
+		return fmt.Errorf("tell the guard that the supervisor is ready: %w", err)
+	}
+	err = e.serve()
+	switch {
+	case errors.Is(err, listener.ErrDone):
+		return nil
+	case errors.Is(err, listener.ErrStopped):
+		// The front has gone; descendants of its command go on. Somebody must
+		// hold the listener when a supervisor dies: from now on, that is us.
+		g := &guard{config: c, listener: notify, ledger: shared, log: io.Discard}
+		if err := g.start(); err != nil {
+			return err
+		}
+		<-g.done
+		return nil
+	}
+	return err
+}
+
+// closeInherited closes the descriptors from first on that our starter did
+// not mean for us: those of the shell that started it.
+func closeInherited(first int) {
+	names, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		return
+	}
+	for _, n := range names {
+		var fd int
+		if _, err := fmt.Sscan(n.Name(), &fd); err != nil || fd < first {
+			continue
+		}
+		// Go's own descriptors are close-on-exec.
+		if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0); err == nil && flags&unix.FD_CLOEXEC == 0 {
+			unix.Close(fd)
+		}
+	}
+}

@@ -1,0 +1,263 @@
+package supervise
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/seed-055cd0c8/indirect/internal/image"
+	"github.com/seed-055cd0c8/indirect/internal/listener"
+	"github.com/seed-055cd0c8/indirect/internal/patch"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
+)
+
+// sites remembers, for each file of code, how to divert its call sites.
+type sites struct {
+	files map[fileID]*codeFile
+}
+
+// fileID tells files apart. An overwritten file may keep its identity: what a
+// plan expects is therefore compared with the process's memory each time.
+type fileID struct {
+	dev   string
+	inode uint64
+}
+
+// codeFile is a file of code that is mapped in processes.
+type codeFile struct {
+	plan *patch.File // nil if the file cannot be planned
+	// known are the sites that have trapped in some process and have a route:
+	// they are diverted at once in each new image.
+	known []uint64
+}
+
+// Bounds on what is remembered.
+const (
+	maxFiles = 512
+	maxKnown = 256 // sites a file
+)
+
+func newSites() sites { return sites{files: make(map[fileID]*codeFile)} }
+
+// file returns what is known of the file behind the mapping.
+func (s *sites) file(tid int, m *tracee.Mapping) *codeFile {
+	id := fileID{m.Dev, m.Inode}
+	if f, ok := s.files[id]; ok {
+		return f
+	}
+	if len(s.files) >= maxFiles {
+		clear(s.files)
+	}
+	f := new(codeFile)
+	s.files[id] = f
+	file, err := tracee.OpenMapped(tid, m)
+	if err != nil {
+		return f
+	}
+	defer file.Close()
+	if info, err := file.Stat(); err == nil {
+		if plan, err := patch.Open(file, info.Size()); err == nil {
+			f.plan = plan
+		}
+	}
+	return f
+}
+
+// image is the injected state of one address space while it is being changed.
+type imageState struct {
+	base   uint32
+	mem    *tracee.Memory
+	header image.Header
+	thunks []byte // those in use
+}
+
+// loadImage reads the state of the image in tid's address space.
+func (e *engine) loadImage(tid int, m *tracee.Memory) (*imageState, error) {
+	h, ok := e.header(tid)
+	if !ok {
+		return nil, fmt.Errorf("process %d has lost its image", tid)
+	}
+	s := &imageState{base: e.Base, mem: m, header: h, thunks: make([]byte, image.ThunksLen(h.Thunks))}
+	if len(s.thunks) > 0 {
+		if err := m.Read(uint64(image.ThunkAddress(e.Base, 0)), s.thunks); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+var errFull = errors.New("the image has no room for another call site")
+
+// thunk returns the thunk that goes back to ret, which it makes if need be.
+func (s *imageState) thunk(ret uint64) (uint32, error) {
+	i, ok := image.FindThunk(s.thunks, ret)
+	if !ok {
+		if i = int(s.header.Thunks); i >= image.MaxThunks {
+			return 0, errFull
+		}
+		code := image.Thunk(i, ret)
+		if err := s.mem.Write(uint64(image.ThunkAddress(s.base, i)), code); err != nil {
+			return 0, err
+		}
+		s.thunks = append(s.thunks, code...)
+		s.header.Thunks++
+		if err := s.writeHeader(); err != nil {
+			return 0, err
+		}
+	}
+	return image.ThunkAddress(s.base, i), nil
+}
+
+func (s *imageState) writeHeader() error {
+	return s.mem.Write(uint64(s.base)+image.HeaderAt, s.header.Marshal())
+}
+
+// patchSite prepares the thunk for the call site of n and diverts the site to
+// it if that can be done.
+func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (thunk uint32, diverted bool, err error) {
+	s, err := e.loadImage(tid, m)
+	if err != nil {
+		return 0, false, err
+	}
+	if owner := uint32(tid); s.header.Owner != owner {
+		if g := uint32(e.group(tid)); s.header.Owner != g {
+			e.ledger.programs.Add(1)
+			s.header.Owner = g
+			if err := s.writeHeader(); err != nil {
+				return 0, false, err
+			}
+		}
+	}
+	if thunk, err = s.thunk(n.IP); err != nil {
+		return 0, false, err
+	}
+	if e.NoPatch {
+		return thunk, false, nil
+	}
+	maps, err := tracee.Maps(tid)
+	if err != nil {
+		return 0, false, err
+	}
+	const syscallLen = 2
+	site := n.IP - syscallLen
+	for i := range maps {
+		mapping := &maps[i]
+		if site < mapping.Start || site >= mapping.End || mapping.Inode == 0 {
+			continue
+		}
+		f := e.sites.file(tid, mapping)
+		if f.plan == nil {
+			return thunk, false, nil
+		}
+		address, ok := f.plan.Address(site - mapping.Start + mapping.Offset)
+		if !ok {
+			return thunk, false, nil
+		}
+		route, err := f.plan.Route(address)
+		if err != nil {
+			return thunk, false, nil // no route: once
+		}
+		if !slices.Contains(f.known, address) && len(f.known) < maxKnown {
+			f.known = append(f.known, address)
+		}
+		if err := applyRoute(tid, m, route, site-address, thunk); err != nil {
+			return thunk, false, nil
+		}
+		return thunk, true, nil
+	}
+	return thunk, false, nil
+}
+
+// patchKnown diverts, in a fresh image, all call sites of its files that have
+// been diverted in other processes.
+func (e *engine) patchKnown(tid int, m *tracee.Memory, maps []tracee.Mapping, h *image.Header) {
+	s := &imageState{base: e.Base, mem: m, header: *h}
+	for i := range maps {
+		mapping := &maps[i]
+		if !mapping.Executable() || mapping.Inode == 0 {
+			continue
+		}
+		f, ok := e.sites.files[fileID{mapping.Dev, mapping.Inode}]
+		if !ok || f.plan == nil {
+			continue
+		}
+		for _, address := range f.known {
+			route, err := f.plan.Route(address)
+			if err != nil {
+				continue
+			}
+			first, ok := f.plan.Address(mapping.Offset)
+			if !ok {
+				break
+			}
+			bias := mapping.Start - first
+			if site := address + bias; site < mapping.Start || site >= mapping.End {
+				continue
+			}
+			thunk, err := s.thunk(address + bias + 2)
+			if err != nil {
+				return
+			}
+			if applyRoute(tid, m, route, bias, thunk) == nil {
+				e.ledger.served[maxCalls-1][patched].Add(1)
+			}
+		}
+	}
+}
+
+var errUnexpected = errors.New("the memory is not what the file says")
+
+// applyRoute writes a route into a process whose code is loaded bias bytes
+// above the file's addresses. An error means that the site is as it was.
+func applyRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64, thunk uint32) error {
+	type change struct {
+		patch.Write
+		bytes []byte
+		done  bool
+	}
+	changes := make([]change, len(route.Writes))
+	for i, w := range route.Writes {
+		c := change{Write: w, bytes: bytes.Clone(w.New)}
+		if w.Thunk >= 0 {
+			binary.LittleEndian.PutUint32(c.bytes[w.Thunk:], thunk)
+		}
+		now := make([]byte, len(w.New))
+		if err := m.Read(w.Addr+bias, now); err != nil {
+			return err
+		}
+		switch {
+		case bytes.Equal(now, c.bytes):
+			c.done = true
+		case bytes.Equal(now, w.Old):
+		case !w.Live && w.Thunk >= 0 && equalButThunk(now, c.bytes, w.Thunk):
+			// left behind by a supervisor that died before the site was diverted
+		default:
+			return errUnexpected
+		}
+		changes[i] = c
+	}
+	for _, c := range changes {
+		if c.Live && !c.Atomic && !c.done && !tracee.Alone(tid) {
+			return errors.New("other threads may run in these bytes")
+		}
+	}
+	for _, c := range changes {
+		write := m.Write
+		if c.Atomic {
+			write = m.WriteWord
+		}
+		if c.done {
+			continue
+		}
+		if err := write(c.Addr+bias, c.bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func equalButThunk(a, b []byte, at int) bool {
+	return bytes.Equal(a[:at], b[:at]) && bytes.Equal(a[at+4:], b[at+4:])
+}
