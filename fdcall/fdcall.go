@@ -32,7 +32,8 @@ func (a ABI) String() string {
 // None is the number of a call on an ABI that does not have it.
 const None = -1
 
-// Numbers holds a call's number on each [ABI], [None] where it is absent.
+// Numbers holds a call's number on each [ABI], [None] where it is absent. The
+// x32 numbers have bit 30 set, as a program passes them.
 type Numbers [numABIs]int32
 
 // nr builds Numbers. The x32 number is the amd64 one with bit 30 set unless
@@ -151,10 +152,15 @@ type Call struct {
 	When []Cond
 
 	Gives    Gives
-	GivesArg int8 // for Pair, Control, Controls and Memory: the pointer argument
+	GivesArg int8 // for Pair, Control, Controls and Memory: the pointer argument; for Exact: the number
 	// Shares marks a new number for an open file description that others may
 	// hold too (dup, SCM_RIGHTS): its status flags are not the caller's to change.
 	Shares bool
+	// Leaves are properties that this call's descriptors are never given:
+	// they mean nothing there (O_NONBLOCK where nothing blocks), or watching
+	// every ioctl and bpf for a descriptor that is close-on-exec anyway would
+	// cost more than an unpredictable number brings.
+	Leaves Want
 
 	// FlagsArg is the argument (0 to 5) that carries flags, or NoFlags.
 	FlagsArg int8
@@ -163,7 +169,8 @@ type Call struct {
 	// the structure's size.
 	Indirect bool
 	// Block says that the six arguments are not in registers but in an array
-	// of 32-bit words that argument 1 points to (i386's socketcall).
+	// of 32-bit words that argument 1 points to (i386's socketcall). When is
+	// about the registers; everything else in the row is about the array.
 	Block bool
 	// CloexecBits and NonblockBits are the bits for FlagsArg, zero if the call has none.
 	CloexecBits, NonblockBits uint32
@@ -211,8 +218,8 @@ type Plan struct {
 }
 
 // Applicable returns the part of w that means anything for the call's
-// descriptors: nothing where the caller chose the number, and no O_NONBLOCK on
-// an open file description that others hold.
+// descriptors: nothing where the caller chose the number, no O_NONBLOCK on an
+// open file description that others hold, and nothing that the row leaves.
 func (c *Call) Applicable(w Want) Want {
 	switch {
 	case c.Gives == Exact || c.Gives == Memory:
@@ -220,6 +227,7 @@ func (c *Call) Applicable(w Want) Want {
 	case c.Shares:
 		w &^= Nonblock
 	}
+	w &^= c.Leaves
 	if c.Class == Always {
 		w &^= Cloexec
 	}
@@ -254,7 +262,9 @@ func (t *Table) Plan(c *Call, w Want) (Plan, bool) {
 	}
 	p := Plan{To: c, Args: identity}
 	if c.Upgrade != nil {
-		p.To, p.Args = t.ByID(c.Upgrade.To), [6]Operand{}
+		if p.To = t.ByID(c.Upgrade.To); p.To == nil {
+			return Plan{}, false // not a table that passes the walk in table_test.go
+		}
 		for i := range p.Args {
 			p.Args[i] = Const(0)
 		}
