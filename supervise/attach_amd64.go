@@ -11,7 +11,10 @@ import (
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
-const redZone = 128 // bytes below the stack pointer that are the program's (System V ABI)
+const (
+	redZone    = 128 // bytes below the stack pointer that are the program's (System V ABI)
+	syscallLen = 2   // of syscall, sysenter and int $0x80 alike
+)
 
 // abiOf returns the ABI and the table's number of a notification.
 func abiOf(n listener.Notification) (fdcall.ABI, int32, bool) {
@@ -65,7 +68,6 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 		// It is elsewhere already: it will trap again if it makes the call.
 		return nil, tracee.Regs{}, fmt.Errorf("thread %d left its call: %w", n.TID, e.release(t, sig))
 	}
-	const syscallLen = 2 // syscall, sysenter and int $0x80 alike
 	r.Rip -= syscallLen
 	r.Rax = uint64(uint32(n.Nr))
 	if n.Arch == unix.AUDIT_ARCH_X86_64 {
@@ -218,11 +220,6 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call) error {
 		r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
 	}
 	return resume(t, r)
-}
-
-// cancels notes that a program handles thread cancellation.
-func (e *engine) cancels(n listener.Notification) {
-	e.answer(e.listener.Continue(n.ID))
 }
 
 func (e *engine) group(tid int) int {

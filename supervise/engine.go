@@ -25,6 +25,7 @@ type engine struct {
 	table    *fdcall.Table
 	index    map[*fdcall.Call]int // rows of the ledger
 	landing  []byte
+	issued   uint32 // where in the image the stub's call returns
 	cave     uint64 // where in the vDSO landing goes
 	caveErr  error
 
@@ -59,6 +60,9 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	}
 	var err error
 	if e.landing, err = image.Landing(); err != nil {
+		return nil, err
+	}
+	if e.issued, err = image.Issued(); err != nil {
 		return nil, err
 	}
 	e.cave, e.caveErr = tracee.VDSOCave(len(e.landing))

@@ -140,8 +140,20 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 	if err != nil {
 		return 0, false, err
 	}
-	const syscallLen = 2
 	site := n.IP - syscallLen
+	route, bias, ok := e.routeOf(tid, maps, site)
+	if !ok {
+		return thunk, false, nil
+	}
+	if err := applyRoute(tid, m, route, bias, thunk); err != nil {
+		return thunk, false, nil // this image is special: once
+	}
+	return thunk, true, nil
+}
+
+// routeOf returns the route for the call site, and how far above the file's
+// addresses the code is loaded.
+func (e *engine) routeOf(tid int, maps []tracee.Mapping, site uint64) (*patch.Route, uint64, bool) {
 	for i := range maps {
 		mapping := &maps[i]
 		if site < mapping.Start || site >= mapping.End || mapping.Inode == 0 {
@@ -149,25 +161,22 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 		}
 		f := e.sites.file(tid, mapping)
 		if f.plan == nil {
-			return thunk, false, nil
+			break
 		}
 		address, ok := f.plan.Address(site - mapping.Start + mapping.Offset)
 		if !ok {
-			return thunk, false, nil
+			break
 		}
 		route, err := f.plan.Route(address)
 		if err != nil {
-			return thunk, false, nil // no route: once
+			break
 		}
 		if !slices.Contains(f.known, address) && len(f.known) < maxKnown {
 			f.known = append(f.known, address)
 		}
-		if err := applyRoute(tid, m, route, site-address, thunk); err != nil {
-			return thunk, false, nil
-		}
-		return thunk, true, nil
+		return route, site - address, true
 	}
-	return thunk, false, nil
+	return nil, 0, false
 }
 
 // patchKnown diverts, in a fresh image, all call sites of its files that have
@@ -196,7 +205,7 @@ func (e *engine) patchKnown(tid int, m *tracee.Memory, maps []tracee.Mapping, h 
 			if site := address + bias; site < mapping.Start || site >= mapping.End {
 				continue
 			}
-			thunk, err := s.thunk(address + bias + 2)
+			thunk, err := s.thunk(address + bias + syscallLen)
 			if err != nil {
 				return
 			}
@@ -207,7 +216,10 @@ func (e *engine) patchKnown(tid int, m *tracee.Memory, maps []tracee.Mapping, h 
 	}
 }
 
-var errUnexpected = errors.New("the memory is not what the file says")
+var (
+	errUnexpected = errors.New("the memory is not what the file says")
+	errShared     = errors.New("other threads may run in these bytes")
+)
 
 // applyRoute writes a route into a process whose code is loaded bias bytes
 // above the file's addresses. An error means that the site is as it was.
@@ -240,7 +252,7 @@ func applyRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64, thun
 	}
 	for _, c := range changes {
 		if c.Live && !c.Atomic && !c.done && !tracee.Alone(tid) {
-			return errors.New("other threads may run in these bytes")
+			return errShared
 		}
 	}
 	for _, c := range changes {
@@ -252,6 +264,36 @@ func applyRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64, thun
 			continue
 		}
 		if err := write(c.Addr+bias, c.bytes); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// undoRoute restores the bytes of a diverted call site that control flow
+// reaches. An error means that it is still diverted.
+func undoRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64) error {
+	for _, w := range route.Writes {
+		if w.Live && !w.Atomic && !tracee.Alone(tid) {
+			return errShared
+		}
+	}
+	for _, w := range slices.Backward(route.Writes) {
+		if !w.Live {
+			continue
+		}
+		now := make([]byte, len(w.New))
+		if err := m.Read(w.Addr+bias, now); err != nil {
+			return err
+		}
+		if !bytes.Equal(now, w.New) {
+			continue // it was not diverted
+		}
+		write := m.Write
+		if w.Atomic {
+			write = m.WriteWord
+		}
+		if err := write(w.Addr+bias, w.Old); err != nil {
 			return err
 		}
 	}

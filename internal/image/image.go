@@ -8,10 +8,10 @@
 // seccomp filter can recognise the stub's own calls by instruction pointer.
 //
 //	base + 0x0000  stub
-//	base + 0x0d00  index: one byte for each call number, 0 or 1 + its first row
-//	base + 0x0f40  header
-//	base + 0x1000  rows
-//	base + 0x1a00  thunks
+//	base + 0x0700  index: one byte for each call number, 0 or 1 + its first row
+//	base + 0x0900  header
+//	base + 0x0940  rows
+//	base + 0x1640  thunks
 package image
 
 import (
@@ -37,10 +37,10 @@ const Filled = 2 * 4096
 const Landed = 2015
 
 const (
-	indexAt   = 0xd00
-	headerAt  = 0xf40
-	rowsAt    = 0x1000
-	maxRows   = 40
+	indexAt   = 0x700
+	headerAt  = 0x900
+	rowsAt    = 0x940
+	maxRows   = 52
 	thunksAt  = rowsAt + maxRows*rowSize
 	rowSize   = 64
 	thunkSize = 32
@@ -339,4 +339,62 @@ func text(address uintptr) ([]byte, error) {
 		return nil, errors.New("the stub's end mark is missing: the binary was changed after it was linked")
 	}
 	return bytes.Clone(code[:n]), nil
+}
+
+// Frame is what the stub keeps on the stack while a call runs: see the
+// F_ constants in stub_amd64.s.
+type Frame struct {
+	Args  [6]uint64
+	Nr    uint64
+	Thunk uint64
+	BX    uint64
+}
+
+// FrameSize is how far below the program's stack pointer the stub's is.
+const FrameSize = 384
+
+// FrameHead is the length of the part of the frame that [ParseFrame] reads.
+const FrameHead = 72
+
+// ParseFrame reads a frame from a thread's stack.
+func ParseFrame(b []byte) (Frame, bool) {
+	var f Frame
+	if len(b) < FrameHead {
+		return f, false
+	}
+	for i, p := range []*uint64{&f.Args[0], &f.Args[1], &f.Args[2], &f.Args[3], &f.Args[4], &f.Args[5], &f.Nr, &f.Thunk, &f.BX} {
+		*p = binary.LittleEndian.Uint64(b[8*i:])
+	}
+	return f, true
+}
+
+// issue is the stub's code that makes a program's call: mov 8(%rbx),%eax; syscall.
+var issue = []byte{0x8b, 0x43, 0x08, 0x0f, 0x05}
+
+// Issued returns the offset in the image of the instruction that follows the
+// program's own call in the stub.
+func Issued() (uint32, error) {
+	stub, err := text(stubAddress())
+	if err != nil {
+		return 0, err
+	}
+	at := bytes.Index(stub, issue)
+	if at < 0 || bytes.Contains(stub[at+1:], issue) {
+		return 0, errors.New("the stub's call is not where it should be")
+	}
+	return uint32(at + len(issue)), nil
+}
+
+// ThunkIndex returns which thunk of the image at base begins at address.
+func ThunkIndex(base uint32, address uint64) (int, bool) {
+	at := address - uint64(base) - thunksAt
+	return int(at / thunkSize), address >= uint64(base)+thunksAt && at%thunkSize == 0 && at/thunkSize < MaxThunks
+}
+
+// PlainReturn is the offset in a thunk of the instruction after its own call.
+const PlainReturn = 7
+
+// ReturnOf returns where a thunk goes back to.
+func ReturnOf(thunk []byte) uint64 {
+	return binary.LittleEndian.Uint64(thunk[thunkReturnAt:])
 }
