@@ -60,7 +60,7 @@ func (e *engine) restoreSites(tid int) error {
 		return err
 	}
 	for i := range int(s.header.Thunks) {
-		site := image.ReturnOf(s.thunks[image.ThunksLen(uint32(i)):]) - syscallLen
+		site := image.ReturnOf(s.code(i)) - syscallLen
 		if route, bias, ok := e.routeOf(tid, maps, site); ok {
 			// What cannot be restored stays diverted; it is no worse than before.
 			_ = undoRoute(tid, m, route, bias)

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -125,7 +127,7 @@ func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.
 	}
 	result := end.Rax
 	if int64(result) >= 0 {
-		if result, err = e.settle(t, abi, c, plan, want, args, r, result); err != nil {
+		if result, err = e.settle(t, tid, abi, c, plan, want, args, r, result); err != nil {
 			return err
 		}
 	}
@@ -159,35 +161,167 @@ func toSyscall(t *tracee.Thread) error {
 }
 
 // settle does the after-work of a call on its new descriptors: the standard
-// stream rule, and the properties that the call could not give.
-func (e *engine) settle(t *tracee.Thread, abi fdcall.ABI, c *fdcall.Call, plan fdcall.Plan, want fdcall.Want, args [6]uint64, site tracee.Regs, result uint64) (uint64, error) {
-	asked := c.Class == fdcall.Always || c.FlagsArg != fdcall.NoFlags && uint32(args[c.FlagsArg])&c.CloexecBits != 0
-	if c.Gives != fdcall.Ret {
-		return result, nil
+// stream rule, and the properties that the call could not give. It returns the
+// call's result, which is another one if the descriptor was moved.
+func (e *engine) settle(t *tracee.Thread, tid int, abi fdcall.ABI, c *fdcall.Call, plan fdcall.Plan, want fdcall.Want, args [6]uint64, site tracee.Regs, result uint64) (uint64, error) {
+	if c.Gives == fdcall.Ret && result > 2 && plan.After == 0 {
+		return result, nil // nearly always
 	}
-	fcntl := uint64(uint32(e.table.ByID("fcntl F_DUPFD").Nr[abi]))
-	switch {
-	case result <= 2 && want&fdcall.Cloexec != 0 && !asked:
-		_, err := inject(t, abi, site, fcntl, result, unix.F_SETFD, 0)
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
 		return result, err
-	case result <= 2:
-		return result, nil
 	}
-	if plan.After&fdcall.Cloexec != 0 {
-		if _, err := inject(t, abi, site, fcntl, result, unix.F_SETFD, unix.FD_CLOEXEC); err != nil {
-			return result, err
-		}
+	defer m.Close()
+	asked := c.Class == fdcall.Always || c.FlagsArg != fdcall.NoFlags && uint32(args[c.FlagsArg])&c.CloexecBits != 0
+	number := uint64(uint32(e.table.ByID("fcntl F_DUPFD").Nr[abi]))
+	fcntl := func(fd uint32, op int, arg uint64) (int64, error) {
+		r, err := inject(t, abi, site, number, uint64(fd), uint64(op), arg)
+		return int64(int32(r)), err
 	}
-	if plan.After&fdcall.Nonblock != 0 {
-		flags, err := inject(t, abi, site, fcntl, result, unix.F_GETFL, 0)
-		if err != nil {
-			return result, err
+	for _, d := range created(m, abi, c, args, result) {
+		var errs [4]error
+		var flags int64
+		switch {
+		case d.fd <= 2 && want&fdcall.Cloexec != 0 && !asked:
+			_, errs[0] = fcntl(d.fd, unix.F_SETFD, 0)
+		case d.fd <= 2:
+		default:
+			if plan.After&fdcall.Cloexec != 0 {
+				_, errs[0] = fcntl(d.fd, unix.F_SETFD, unix.FD_CLOEXEC)
+			}
+			if plan.After&fdcall.Nonblock != 0 {
+				flags, errs[1] = fcntl(d.fd, unix.F_GETFL, 0)
+				_, errs[2] = fcntl(d.fd, unix.F_SETFL, uint64(flags|unix.O_NONBLOCK))
+			}
+			if plan.After&fdcall.Nonseq != 0 {
+				result, errs[3] = e.move(t, m, abi, site, d, want&fdcall.Cloexec != 0 || asked, result, fcntl)
+			}
 		}
-		if _, err := inject(t, abi, site, fcntl, result, unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
+		if err := errors.Join(errs[:]...); err != nil {
 			return result, err
 		}
 	}
 	return result, nil
+}
+
+// descriptor is a new descriptor and where the program will find its number.
+type descriptor struct {
+	fd uint32
+	at uint64 // 0: in the call's result
+}
+
+// created lists the descriptors that a successful call has created.
+func created(m *tracee.Memory, abi fdcall.ABI, c *fdcall.Call, args [6]uint64, result uint64) (all []descriptor) {
+	at := args[c.GivesArg]
+	list := func(at uint64, n int) {
+		b := make([]byte, 4*n)
+		if m.Read(at, b) != nil {
+			return
+		}
+		for i := range n {
+			all = append(all, descriptor{binary.LittleEndian.Uint32(b[4*i:]), at + 4*uint64(i)})
+		}
+	}
+	switch c.Gives {
+	case fdcall.Ret:
+		return []descriptor{{fd: uint32(result)}}
+	case fdcall.Pair:
+		list(at, 2)
+	case fdcall.Control:
+		rights(m, abi, at, list)
+	case fdcall.Controls:
+		for i := range result {
+			rights(m, abi, at+i*layoutOf(abi).mmsghdr, list)
+		}
+	}
+	return all
+}
+
+// layout is how an ABI lays out the structures of recvmsg(2).
+type layout struct {
+	word                        uint64 // size of a long and a pointer
+	control, controllen         uint64 // offsets in struct msghdr
+	mmsghdr, cmsghdr, cmsgAlign uint64 // sizes
+}
+
+func layoutOf(abi fdcall.ABI) layout {
+	if abi == fdcall.AMD64 {
+		return layout{word: 8, control: 32, controllen: 40, mmsghdr: 64, cmsghdr: 16, cmsgAlign: 8}
+	}
+	return layout{word: 4, control: 16, controllen: 20, mmsghdr: 32, cmsghdr: 12, cmsgAlign: 4}
+}
+
+// rights calls list for each array of descriptors among the control messages
+// of the msghdr at address.
+func rights(m *tracee.Memory, abi fdcall.ABI, address uint64, list func(at uint64, n int)) {
+	l := layoutOf(abi)
+	word := func(at uint64) uint64 {
+		b := make([]byte, 8)
+		if m.Read(at, b[:l.word]) != nil {
+			return 0
+		}
+		return binary.LittleEndian.Uint64(b)
+	}
+	const largest = 1 << 16 // more than the kernel ever writes: 253 descriptors a message
+	at := word(address + l.control)
+	end := at + min(word(address+l.controllen), largest)
+	for at+l.cmsghdr <= end {
+		b := make([]byte, l.cmsghdr)
+		if m.Read(at, b) != nil {
+			return
+		}
+		size := binary.LittleEndian.Uint64(append(slices.Clone(b[:l.word]), make([]byte, 8-l.word)...))
+		level, kind := binary.LittleEndian.Uint32(b[l.word:]), binary.LittleEndian.Uint32(b[l.word+4:])
+		if size < l.cmsghdr || size > end-at {
+			return
+		}
+		if level == unix.SOL_SOCKET && kind == unix.SCM_RIGHTS {
+			list(at+l.cmsghdr, int(size-l.cmsghdr)/4)
+		}
+		at += (size + l.cmsgAlign - 1) &^ (l.cmsgAlign - 1)
+	}
+}
+
+// move gives a descriptor an unpredictable number, as the stub does.
+func (e *engine) move(t *tracee.Thread, m *tracee.Memory, abi fdcall.ABI, site tracee.Regs, d descriptor, cloexec bool, result uint64, fcntl func(fd uint32, op int, arg uint64) (int64, error)) (uint64, error) {
+	var limit unix.Rlimit
+	if err := unix.Prlimit(t.ID(), unix.RLIMIT_NOFILE, nil, &limit); err != nil {
+		return result, fmt.Errorf("read RLIMIT_NOFILE of thread %d: %w", t.ID(), err)
+	}
+	const highest = 65536
+	op := unix.F_DUPFD
+	if cloexec {
+		op = unix.F_DUPFD_CLOEXEC
+	}
+	if soft := min(limit.Cur, highest); soft >= 8 {
+		half := soft / 2
+		for _, from := range []uint64{half + rand.Uint64N(soft-half), half, 3} {
+			fd, err := fcntl(d.fd, op, from)
+			if err != nil {
+				return result, err
+			}
+			if fd < 0 {
+				continue
+			}
+			if _, err := inject(t, abi, site, uint64(uint32(e.closeNr(abi))), uint64(d.fd)); err != nil {
+				return result, err
+			}
+			if d.at == 0 {
+				return uint64(fd), nil
+			}
+			return result, m.Write(d.at, binary.LittleEndian.AppendUint32(nil, uint32(fd)))
+		}
+	}
+	if !cloexec {
+		_, err := fcntl(d.fd, unix.F_SETFD, 0)
+		return result, err
+	}
+	return result, nil
+}
+
+// closeNr is the number of close(2).
+func (e *engine) closeNr(abi fdcall.ABI) int32 {
+	return map[fdcall.ABI]int32{fdcall.AMD64: unix.SYS_CLOSE, fdcall.X32: unix.SYS_CLOSE | 1<<30, fdcall.I386: 6}[abi]
 }
 
 // inject makes the stopped thread run one more call at its call site, with

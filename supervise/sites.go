@@ -91,7 +91,7 @@ func (e *engine) loadImage(tid int, m *tracee.Memory) (*imageState, error) {
 var errFull = errors.New("the image has no room for another call site")
 
 // thunk returns the thunk that goes back to ret, which it makes if need be.
-func (s *imageState) thunk(ret uint64) (uint32, error) {
+func (s *imageState) thunk(ret uint64) (int, error) {
 	i, ok := image.FindThunk(s.thunks, ret)
 	if !ok {
 		if i = int(s.header.Thunks); i >= image.MaxThunks {
@@ -107,8 +107,11 @@ func (s *imageState) thunk(ret uint64) (uint32, error) {
 			return 0, err
 		}
 	}
-	return image.ThunkAddress(s.base, i), nil
+	return i, nil
 }
+
+// code is the code of thunk i.
+func (s *imageState) code(i int) []byte { return s.thunks[image.ThunksLen(uint32(i)):] }
 
 func (s *imageState) writeHeader() error {
 	return s.mem.Write(uint64(s.base)+image.HeaderAt, s.header.Marshal())
@@ -130,10 +133,12 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 			}
 		}
 	}
-	if thunk, err = s.thunk(n.IP); err != nil {
+	i, err := s.thunk(n.IP)
+	if err != nil {
 		return 0, false, err
 	}
-	if e.NoPatch {
+	thunk = image.ThunkAddress(e.Base, i)
+	if e.NoPatch || image.Unroutable(s.code(i)) {
 		return thunk, false, nil
 	}
 	maps, err := tracee.Maps(tid)
@@ -142,13 +147,10 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 	}
 	site := n.IP - syscallLen
 	route, bias, ok := e.routeOf(tid, maps, site)
-	if !ok {
-		return thunk, false, nil
+	if ok && applyRoute(tid, m, route, bias, thunk) == nil {
+		return thunk, true, nil
 	}
-	if err := applyRoute(tid, m, route, bias, thunk); err != nil {
-		return thunk, false, nil // this image is special: once
-	}
-	return thunk, true, nil
+	return thunk, false, m.Write(uint64(thunk)+image.UnroutableAt, []byte{1})
 }
 
 // routeOf returns the route for the call site, and how far above the file's
@@ -209,7 +211,7 @@ func (e *engine) patchKnown(tid int, m *tracee.Memory, maps []tracee.Mapping, h 
 			if err != nil {
 				return
 			}
-			if applyRoute(tid, m, route, bias, thunk) == nil {
+			if applyRoute(tid, m, route, bias, image.ThunkAddress(e.Base, thunk)) == nil {
 				e.ledger.served[maxCalls-1][patched].Add(1)
 			}
 		}

@@ -291,7 +291,17 @@ func Thunk(i int, ret uint64) []byte {
 	return binary.LittleEndian.AppendUint64(b, ret)
 }
 
-const thunkReturnAt = 24
+const (
+	thunkRouteAt  = 16 // a byte of ours: see [Unroutable]
+	thunkReturnAt = 24
+)
+
+// UnroutableAt is the offset of a thunk's byte that is not 0 if its call site
+// cannot be diverted.
+const UnroutableAt = thunkRouteAt
+
+// Unroutable reports whether a thunk is marked so.
+func Unroutable(thunk []byte) bool { return thunk[thunkRouteAt] != 0 }
 
 // FindThunk returns the thunk that goes back to ret among the bytes of the
 // thunks in use, as read from the process.

@@ -46,6 +46,9 @@ func Seize(tid int) (*Thread, error) {
 	return &Thread{tid}, nil
 }
 
+// ID is the thread's ID.
+func (t *Thread) ID() int { return t.tid }
+
 // A Stop says why a thread stopped.
 type Stop int
 

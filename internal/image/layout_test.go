@@ -1,0 +1,49 @@
+package image
+
+import (
+	"os"
+	"regexp"
+	"strconv"
+	"testing"
+	"unsafe"
+)
+
+// TestAssemblyAgrees compares the stub's constants with the Go structures
+// that they stand for.
+func TestAssemblyAgrees(t *testing.T) {
+	source, err := os.ReadFile("stub_amd64.s")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defined := make(map[string]uint64)
+	for _, m := range regexp.MustCompile(`(?m)^#define (\w+) (0x[0-9a-f]+|\d+)\b`).FindAllStringSubmatch(string(source), -1) {
+		if defined[m[1]], err = strconv.ParseUint(m[2], 0, 64); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var r row
+	var f Frame
+	for name, want := range map[string]uint64{
+		"INDEX": indexAt, "NUMBERS": numbers, "ROWS": rowsAt, "ROWSHIFT": 6,
+		"ROW_NEXT": uint64(unsafe.Offsetof(r.Next)), "ROW_GIVES": uint64(unsafe.Offsetof(r.Gives)),
+		"ROW_POINTER": uint64(unsafe.Offsetof(r.Pointer)), "ROW_FLAGSARG": uint64(unsafe.Offsetof(r.FlagsArg)),
+		"ROW_AFTER": uint64(unsafe.Offsetof(r.After)), "ROW_WORD": uint64(unsafe.Offsetof(r.Word)),
+		"ROW_NR": uint64(unsafe.Offsetof(r.Nr)), "ROW_ASKED": uint64(unsafe.Offsetof(r.Asked)),
+		"ROW_FROM": uint64(unsafe.Offsetof(r.From)), "ROW_BITS": uint64(unsafe.Offsetof(r.Bits)),
+		"ROW_COND0": uint64(unsafe.Offsetof(r.Cond)), "ROW_COND1": uint64(unsafe.Offsetof(r.Cond)) + uint64(unsafe.Sizeof(cond{})),
+		"AFTER_CLOEXEC": afterCloexec, "AFTER_NONBLOCK": afterNonblock, "AFTER_NONSEQ": afterNonseq,
+		"KEEP_CLOEXEC": keepCloexec, "ASKED_ALWAYS": askedAlways,
+		"THUNK_PLAIN": PlainReturn - 2, "THUNK_RETURN": thunkReturnAt,
+		"FRAME":  FrameSize,
+		"F_ARGS": uint64(unsafe.Offsetof(f.Args)), "F_NR": uint64(unsafe.Offsetof(f.Nr)),
+		"F_THUNK": uint64(unsafe.Offsetof(f.Thunk)), "F_RBX": uint64(unsafe.Offsetof(f.BX)),
+		"F_ZERO": 8 * fromNothing,
+	} {
+		if got, ok := defined[name]; !ok || got != want {
+			t.Errorf("%s is %#x in the assembly, %#x in Go", name, got, want)
+		}
+	}
+	if got := uint64(unsafe.Sizeof(r)); got != rowSize || got != 1<<defined["ROWSHIFT"] {
+		t.Errorf("a row has %d bytes", got)
+	}
+}
