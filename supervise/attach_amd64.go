@@ -36,6 +36,29 @@ func isSigaction(abi fdcall.ABI, nr int32) bool {
 	return abi == fdcall.AMD64 && nr == unix.SYS_RT_SIGACTION
 }
 
+// enforce gives the call c of the notification n its flags. An error means
+// that the call has not been answered.
+func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call) error {
+	tid := int(n.TID)
+	p, err := e.program(tid)
+	if err != nil {
+		return err
+	}
+	if abi != fdcall.AMD64 {
+		return e.runInPlace(n, abi, c, p)
+	}
+	h, ok := e.header(tid)
+	switch {
+	case !ok && e.caveErr == nil && !e.isBare(tid):
+		return e.land(n)
+	case !ok:
+		return e.runInPlace(n, abi, c, p)
+	case h.Flags&image.Cancels != 0 && c.Cancels:
+		return e.runInPlace(n, abi, c, p)
+	}
+	return e.divert(n, c)
+}
+
 // hold attaches to the thread of n and stops it in front of the instruction
 // that made the call, as if the call had not been made yet. When the thread is
 // let go, it makes the call (again).
@@ -220,21 +243,6 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call) error {
 		r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
 	}
 	return resume(t, r)
-}
-
-func (e *engine) group(tid int) int {
-	s, err := tracee.ReadStatus(tid)
-	if err != nil {
-		return tid
-	}
-	return s.TGID
-}
-
-// isBare reports whether the image of tid's process has been found to have no
-// room for a stub.
-func (e *engine) isBare(tid int) bool {
-	_, bare := e.bare.Load(e.group(tid))
-	return bare
 }
 
 // setCall loads a call's number and arguments into the registers of abi.

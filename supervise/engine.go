@@ -195,29 +195,6 @@ func (e *engine) handle(n listener.Notification) {
 
 var errImpossible = errors.New("the call offers no way to ask for the flags")
 
-// enforce gives the call c of the notification n its flags. An error means
-// that the call has not been answered.
-func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call) error {
-	tid := int(n.TID)
-	p, err := e.program(tid)
-	if err != nil {
-		return err
-	}
-	if abi != fdcall.AMD64 {
-		return e.runInPlace(n, abi, c, p)
-	}
-	h, ok := e.header(tid)
-	switch {
-	case !ok && e.caveErr == nil && !e.isBare(tid):
-		return e.land(n)
-	case !ok:
-		return e.runInPlace(n, abi, c, p)
-	case h.Flags&image.Cancels != 0 && c.Cancels:
-		return e.runInPlace(n, abi, c, p)
-	}
-	return e.divert(n, c)
-}
-
 // header reads the header of the image in the address space of tid.
 func (e *engine) header(tid int) (image.Header, bool) {
 	var b [image.HeaderSize]byte
@@ -248,6 +225,22 @@ func (e *engine) program(tid int) (*program, error) {
 	}
 	e.programs[exe] = p
 	return p, nil
+}
+
+// group is the thread group (the process) of tid.
+func (e *engine) group(tid int) int {
+	s, err := tracee.ReadStatus(tid)
+	if err != nil {
+		return tid
+	}
+	return s.TGID
+}
+
+// isBare reports whether the image of tid's process has been found to have no
+// room for a stub.
+func (e *engine) isBare(tid int) bool {
+	_, bare := e.bare.Load(e.group(tid))
+	return bare
 }
 
 // pass lets a call run unchanged, and counts why.

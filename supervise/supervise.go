@@ -56,6 +56,9 @@ type Supervision struct {
 
 // New compiles the filter for a command that is to run under the options.
 func New(o Options) (*Supervision, error) {
+	if _, err := image.Landing(); err != nil {
+		return nil, fmt.Errorf("indirect cannot inject code on this architecture: %w", err)
+	}
 	base, err := image.ChooseBase()
 	if err != nil {
 		return nil, err

@@ -1,4 +1,26 @@
 package image
 
+import (
+	"bytes"
+	"errors"
+	"unsafe"
+)
+
 func stubAddress() uintptr
 func landingAddress() uintptr
+
+func stubText() ([]byte, error)    { return text(stubAddress()) }
+func landingText() ([]byte, error) { return text(landingAddress()) }
+
+// endMark follows each piece of code that is copied out of our own text.
+var endMark = [16]byte{0x0a, 0x0d, 0x0e, 0x0b, 0x21, 0x45, 0x4e, 0x44, 0x0a, 0x0d, 0x0e, 0x0b, 0x21, 0x45, 0x4e, 0x44}
+
+// text returns the machine code at address up to its end mark.
+func text(address uintptr) ([]byte, error) {
+	code := unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&address))), 4096)
+	n := bytes.Index(code, endMark[:])
+	if n < 0 {
+		return nil, errors.New("the stub's end mark is missing: the binary was changed after it was linked")
+	}
+	return bytes.Clone(code[:n]), nil
+}

@@ -20,7 +20,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"unsafe"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
 )
@@ -163,7 +162,7 @@ type Code struct {
 // Build compiles the table's amd64 calls, with the properties that want names
 // for each, into an image's content.
 func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want) (*Code, error) {
-	stub, err := text(stubAddress())
+	stub, err := stubText()
 	if err != nil {
 		return nil, err
 	}
@@ -318,7 +317,7 @@ func FindThunk(thunks []byte, ret uint64) (int, bool) {
 func ThunksLen(n uint32) int { return int(n) * thunkSize }
 
 // Landing returns the code that a process without an image runs to map one.
-func Landing() ([]byte, error) { return text(landingAddress()) }
+func Landing() ([]byte, error) { return landingText() }
 
 // LandingFrame is what Landing takes from the stack, from the lowest address on.
 type LandingFrame struct {
@@ -336,19 +335,6 @@ func (f *LandingFrame) Marshal() []byte {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return b
-}
-
-// endMark follows each piece of code that is copied out of our own text.
-var endMark = [16]byte{0x0a, 0x0d, 0x0e, 0x0b, 0x21, 0x45, 0x4e, 0x44, 0x0a, 0x0d, 0x0e, 0x0b, 0x21, 0x45, 0x4e, 0x44}
-
-// text returns the machine code at address up to its end mark.
-func text(address uintptr) ([]byte, error) {
-	code := unsafe.Slice((*byte)(*(*unsafe.Pointer)(unsafe.Pointer(&address))), 4096)
-	n := bytes.Index(code, endMark[:])
-	if n < 0 {
-		return nil, errors.New("the stub's end mark is missing: the binary was changed after it was linked")
-	}
-	return bytes.Clone(code[:n]), nil
 }
 
 // Frame is what the stub keeps on the stack while a call runs: see the
@@ -384,7 +370,7 @@ var issue = []byte{0x8b, 0x43, 0x08, 0x0f, 0x05}
 // Issued returns the offset in the image of the instruction that follows the
 // program's own call in the stub.
 func Issued() (uint32, error) {
-	stub, err := text(stubAddress())
+	stub, err := stubText()
 	if err != nil {
 		return 0, err
 	}

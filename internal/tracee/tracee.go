@@ -19,9 +19,6 @@ var ErrGone = errors.New("the thread is gone")
 // Thread is an attached thread.
 type Thread struct{ tid int }
 
-// Regs are the user registers of an x86-64 kernel's task, whatever its mode.
-type Regs = unix.PtraceRegsAmd64
-
 // Constants of ptrace(2), from include/uapi/linux/ptrace.h.
 const (
 	seize       = 0x4206
@@ -81,23 +78,6 @@ func (t *Thread) Stopped() (Stop, unix.Signal, error) {
 		return Syscall, 0, nil
 	}
 	return Signalled, status.StopSignal(), nil
-}
-
-// Regs reads the stopped thread's registers.
-func (t *Thread) Regs() (Regs, error) {
-	var r Regs
-	if err := unix.PtraceGetRegsAmd64(t.tid, &r); err != nil {
-		return Regs{}, fmt.Errorf("read registers of thread %d: %w", t.tid, gone(err))
-	}
-	return r, nil
-}
-
-// SetRegs changes the stopped thread's registers.
-func (t *Thread) SetRegs(r Regs) error {
-	if err := unix.PtraceSetRegsAmd64(t.tid, &r); err != nil {
-		return fmt.Errorf("set registers of thread %d: %w", t.tid, gone(err))
-	}
-	return nil
 }
 
 // SigMask is a set of blocked signals: bit n-1 stands for signal n.
