@@ -319,7 +319,8 @@ func TestNothingOfOursIsInherited(t *testing.T) {
 	defer unix.Umask(0o022)
 
 	const script = `exec >"$1"; shift; umask; pwd; ulimit -Sn; ulimit -Hn; tr '\0' '\n' </proc/$$/environ; head -c 30 /proc/$$/cmdline; echo
-grep -E '^(SigIgn|SigBlk|SigCgt|SigPnd|ShdPnd|NSpgid)' /proc/$$/status; readlink /proc/$$/fd/` + "%d"
+readlink /proc/$$/fd/%d
+exec grep -E '^(SigIgn|SigBlk|SigPnd|ShdPnd|NSpgid)' /proc/self/status`
 	spec := shell(fmt.Sprintf(script, number))
 	spec.Env, spec.Dir, spec.Args[0] = env, dir, "a name"
 
