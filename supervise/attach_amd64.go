@@ -49,6 +49,8 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 	}
 	h, ok := e.header(tid)
 	switch {
+	case !ok && p.Want(c) == 0 && e.spare(n, c):
+		return nil
 	case !ok && e.caveErr == nil && !e.isBare(tid):
 		return e.land(n)
 	case !ok:
@@ -56,7 +58,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 	case h.Flags&image.Cancels != 0 && c.Cancels:
 		return e.runInPlace(n, abi, c, p)
 	}
-	return e.divert(n, c)
+	return e.divert(n, c, p)
 }
 
 // hold attaches to the thread of n and stops it in front of the instruction
@@ -219,7 +221,7 @@ func mappedAt(maps []tracee.Mapping, base uint32) bool {
 
 // divert makes the call site of n lead to the stub: for ever if it can be
 // patched, otherwise for this call.
-func (e *engine) divert(n listener.Notification, c *fdcall.Call) error {
+func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) error {
 	tid := int(n.TID)
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
@@ -236,12 +238,15 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call) error {
 	if err != nil {
 		return err
 	}
-	if diverted {
-		e.count(c, patched)
-	} else {
-		e.count(c, once)
+	way := patched
+	if !diverted {
+		way = once
 		r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
 	}
+	if p.Want(c) == 0 {
+		way = spared
+	}
+	e.count(c, way)
 	return resume(t, r)
 }
 

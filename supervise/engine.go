@@ -6,6 +6,7 @@ import (
 	"os"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -35,9 +36,11 @@ type engine struct {
 	images   sync.Mutex
 	programs map[string]*program
 	sites    sites
+	spares   map[int]int // thread of an exempt program: calls let through
 
-	inPlace sync.Map // tid: a call of this thread is being run in place
-	bare    sync.Map // thread group: its image could not be given a stub
+	inPlace sync.Map     // tid: a call of this thread is being run in place
+	blocked atomic.Int32 // how many there are
+	bare    sync.Map     // thread group: its image could not be given a stub
 }
 
 // program is what a policy means for one executable.
@@ -53,6 +56,7 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		index:    make(map[*fdcall.Call]int),
 		programs: make(map[string]*program),
 		sites:    newSites(),
+		spares:   make(map[int]int),
 	}
 	calls := e.table.All()
 	for i := range calls {
@@ -74,8 +78,13 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 // goes on beside the next ones.
 const slow = 20 * time.Millisecond
 
-// maxWorkers bounds the notifications that are worked on at the same time.
-const maxWorkers = maxFlight
+// maxWorkers bounds the notifications that are worked on at the same time, and
+// maxBlocked those among them that may take for ever, because the program's
+// call blocks while it is run in place: the others must not wait for them.
+const (
+	maxWorkers = 256
+	maxBlocked = maxWorkers - 16
+)
 
 // serve answers notifications until no process is left under the filter
 // (listener.ErrDone) or the guard is gone (listener.ErrStopped).
@@ -181,6 +190,8 @@ func (e *engine) handle(n listener.Notification) {
 	case err == nil || errors.Is(err, listener.ErrGone) || errors.Is(err, tracee.ErrGone):
 	case errors.Is(err, errImpossible):
 		e.pass(n, c, impossible)
+	case errors.Is(err, errCrowded):
+		e.pass(n, c, crowded)
 	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
 		why := forbidden
 		if s, err := tracee.ReadStatus(int(n.TID)); err == nil && s.Tracer != 0 {
@@ -193,7 +204,10 @@ func (e *engine) handle(n listener.Notification) {
 	}
 }
 
-var errImpossible = errors.New("the call offers no way to ask for the flags")
+var (
+	errImpossible = errors.New(reasonText[impossible])
+	errCrowded    = errors.New(reasonText[crowded])
+)
 
 // header reads the header of the image in the address space of tid.
 func (e *engine) header(tid int) (image.Header, bool) {
@@ -241,6 +255,25 @@ func (e *engine) group(tid int) int {
 func (e *engine) isBare(tid int) bool {
 	_, bare := e.bare.Load(e.group(tid))
 	return bare
+}
+
+// spare lets a call of an exempt program run as it is, and reports true, as
+// long as that is cheaper than an image: most shells live too shortly to need one.
+func (e *engine) spare(n listener.Notification, c *fdcall.Call) bool {
+	const cheap = 12 // notifications cost about as much as an image
+	e.images.Lock()
+	defer e.images.Unlock()
+	if len(e.spares) >= maxPrograms {
+		clear(e.spares)
+	}
+	if e.spares[int(n.TID)]++; e.spares[int(n.TID)] > cheap {
+		delete(e.spares, int(n.TID))
+		return false
+	}
+	if e.listener.Continue(n.ID) == nil {
+		e.count(c, spared)
+	}
+	return true
 }
 
 // pass lets a call run unchanged, and counts why.

@@ -49,6 +49,10 @@ func (e *engine) runInPlace(n listener.Notification, abi fdcall.ABI, c *fdcall.C
 	if nr == fdcall.None {
 		return errImpossible
 	}
+	defer e.blocked.Add(-1)
+	if e.blocked.Add(1) > maxBlocked {
+		return errCrowded
+	}
 	t, r, err := e.hold(n)
 	if err != nil {
 		return err
