@@ -22,6 +22,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/internal/launch/signals"
 )
 
 // Spec describes a command.
@@ -38,8 +40,8 @@ type Spec struct {
 	// on kernels before 5.19.
 	NoWaitKillable bool
 
-	// Signals is the state to start with: see [InheritedSignals].
-	Signals SignalState
+	// Signals is the state to start with: see [signals.Inherited].
+	Signals signals.State
 }
 
 // Process is a command from [Start] on.
@@ -93,11 +95,11 @@ func forkLauncher(s Spec, socket int) (int, error) {
 	}
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	restore, err := blockAllSignals()
+	mask, err := signals.SetMask(signals.All)
 	if err != nil {
 		return 0, err
 	}
-	defer restore()
+	defer signals.SetMask(mask)
 	argv := append([]string{launcherName, fmt.Sprint(socket), s.Path}, s.Args...)
 	pid, err := syscall.ForkExec("/proc/self/exe", argv, attr)
 	if errors.Is(err, syscall.E2BIG) {

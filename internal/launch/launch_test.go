@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-055cd0c8/indirect/internal/launch/signals"
 	"github.com/seed-055cd0c8/indirect/internal/listener"
 )
 
@@ -384,9 +385,9 @@ func TestSoftLimitIsRestored(t *testing.T) {
 }
 
 func TestSignalState(t *testing.T) {
-	want := SignalState{
-		Ignored: 1<<(unix.SIGPIPE-1) | 1<<(unix.SIGHUP-1) | 1<<(unix.SIGCHLD-1) | 1<<(unix.SIGTSTP-1) | 1<<(40-1),
-		Blocked: 1<<(unix.SIGUSR1-1) | 1<<(unix.SIGPROF-1) | 1<<(64-1),
+	want := signals.State{
+		Ignored: signals.Of(unix.SIGPIPE, unix.SIGHUP, unix.SIGCHLD, unix.SIGTSTP, 40),
+		Blocked: signals.Of(unix.SIGUSR1, unix.SIGPROF, signals.Last),
 	}
 	spec := Spec{
 		Path: "grep", Args: []string{"grep", "-E", "SigIgn|SigBlk", "/proc/self/status"},
@@ -439,7 +440,7 @@ func TestSignalBeforeReleaseMeetsTheCommand(t *testing.T) {
 		t.Errorf("status %#x, want killed by SIGTERM", status)
 	}
 	spec := shell("exit 5")
-	spec.Signals.Ignored = 1 << (unix.SIGTERM - 1)
+	spec.Signals.Ignored = signals.Of(unix.SIGTERM)
 	p = start(t, spec)
 	if err := p.Signal(unix.SIGTERM, nil); err != nil {
 		t.Fatal(err)

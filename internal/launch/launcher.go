@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/internal/launch/signals"
 )
 
 // launcherName is argv[0] of a launcher. The socket's number, the command's
@@ -19,7 +21,7 @@ const launcherName = "indirect-launcher"
 
 // order is what a launcher is told, followed by the filter's instructions.
 type order struct {
-	Signals        SignalState
+	Signals        signals.State
 	NoWaitKillable uint32
 	Instructions   uint32
 }
@@ -135,7 +137,7 @@ func (l launcher) run() {
 	// From here on a signal does to us what it would do to any process
 	// between fork and execve. The runtime lets SIGTERM and its like through
 	// whatever mask we were started with; others wait for the command.
-	setDispositions(o.Signals.Ignored)
+	signals.Reset(o.Signals.Ignored)
 	listener, answer := install(filter, o.NoWaitKillable == 0)
 	if !l.answer(listener, answer) {
 		return
@@ -144,7 +146,7 @@ func (l launcher) run() {
 	if !l.readFull(released[:]) {
 		return
 	}
-	if setMask(o.Signals.Blocked, nil) != nil {
+	if _, err := signals.SetMask(o.Signals.Blocked); err != nil {
 		return
 	}
 	errno := execute(candidates, l.argv, env)
