@@ -189,11 +189,7 @@ func (e *engine) fill(n listener.Notification, tid int) error {
 	if _, ok := e.header(tid); ok {
 		return nil // another thread of the address space was faster
 	}
-	maps, err := tracee.Maps(tid)
-	if err != nil {
-		return err
-	}
-	if !mappedAt(maps, e.Base) {
+	if uint32(n.Args[0]) != e.Base && !mappedAt(tid, e.Base) {
 		return fmt.Errorf("the image of process %d was not mapped: mmap returned %d", tid, int32(n.Args[0]))
 	}
 	h := image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}
@@ -203,13 +199,18 @@ func (e *engine) fill(n listener.Notification, tid int) error {
 	e.ledger.images.Add(1)
 	e.ledger.programs.Add(1)
 	if !e.NoPatch {
-		e.patchKnown(tid, m, maps, &h)
+		return e.patchKnown(tid, m, h)
 	}
 	return nil
 }
 
-// mappedAt reports whether the mapping at base is one that landing made.
-func mappedAt(maps []tracee.Mapping, base uint32) bool {
+// mappedAt reports whether the mapping at base is one that landing made
+// before, and nobody has filled.
+func mappedAt(tid int, base uint32) bool {
+	maps, err := tracee.Maps(tid)
+	if err != nil {
+		return false
+	}
 	for i := range maps {
 		m := &maps[i]
 		if m.Start <= uint64(base) && m.End >= uint64(base)+image.Size {

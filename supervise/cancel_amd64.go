@@ -55,7 +55,7 @@ func (e *engine) restoreSites(tid int) error {
 	if err := s.writeHeader(); err != nil {
 		return err
 	}
-	maps, err := tracee.Maps(tid)
+	maps, err := tracee.CodeMaps(tid)
 	if err != nil {
 		return err
 	}

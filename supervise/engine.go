@@ -243,6 +243,9 @@ func (e *engine) program(tid int) (*program, error) {
 
 // group is the thread group (the process) of tid.
 func (e *engine) group(tid int) int {
+	if tracee.Leader(tid) {
+		return tid
+	}
 	s, err := tracee.ReadStatus(tid)
 	if err != nil {
 		return tid

@@ -141,7 +141,7 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 	if e.NoPatch || image.Unroutable(s.code(i)) {
 		return thunk, false, nil
 	}
-	maps, err := tracee.Maps(tid)
+	maps, err := tracee.CodeMaps(tid)
 	if err != nil {
 		return 0, false, err
 	}
@@ -158,7 +158,7 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 func (e *engine) routeOf(tid int, maps []tracee.Mapping, site uint64) (*patch.Route, uint64, bool) {
 	for i := range maps {
 		mapping := &maps[i]
-		if site < mapping.Start || site >= mapping.End || mapping.Inode == 0 {
+		if site < mapping.Start || site >= mapping.End {
 			continue
 		}
 		f := e.sites.file(tid, mapping)
@@ -183,13 +183,14 @@ func (e *engine) routeOf(tid int, maps []tracee.Mapping, site uint64) (*patch.Ro
 
 // patchKnown diverts, in a fresh image, all call sites of its files that have
 // been diverted in other processes.
-func (e *engine) patchKnown(tid int, m *tracee.Memory, maps []tracee.Mapping, h *image.Header) {
-	s := &imageState{base: e.Base, mem: m, header: *h}
+func (e *engine) patchKnown(tid int, m *tracee.Memory, h image.Header) error {
+	maps, err := tracee.CodeMaps(tid)
+	if err != nil {
+		return err
+	}
+	s := &imageState{base: e.Base, mem: m, header: h}
 	for i := range maps {
 		mapping := &maps[i]
-		if !mapping.Executable() || mapping.Inode == 0 {
-			continue
-		}
 		f, ok := e.sites.files[fileID{mapping.Dev, mapping.Inode}]
 		if !ok || f.plan == nil {
 			continue
@@ -209,13 +210,14 @@ func (e *engine) patchKnown(tid int, m *tracee.Memory, maps []tracee.Mapping, h 
 			}
 			thunk, err := s.thunk(address + bias + syscallLen)
 			if err != nil {
-				return
+				return err
 			}
 			if applyRoute(tid, m, route, bias, image.ThunkAddress(e.Base, thunk)) == nil {
 				e.ledger.served[maxCalls-1][patched].Add(1)
 			}
 		}
 	}
+	return nil
 }
 
 var (

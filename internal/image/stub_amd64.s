@@ -308,8 +308,7 @@ after:
 	MOVQ R15, F_R15(SP)
 
 	// R15: did the program itself ask for close-on-exec?
-	MOVBLZX ROW_AFTER(BX), R15
-	ANDL $ASKED_ALWAYS, R15
+	XORL R15, R15
 	MOVBLZX ROW_FLAGSARG(BX), R11
 	CMPL R11, $6
 	JHS  asked
@@ -323,6 +322,9 @@ askedinword:
 askedmask:
 	ANDL ROW_ASKED(BX), R15
 asked:
+	MOVBLZX ROW_AFTER(BX), R11
+	ANDL $ASKED_ALWAYS, R11
+	ORL  R11, R15
 	MOVQ AX, F_RESULT(SP)
 	MOVBLZX ROW_GIVES(BX), R11
 	MOVBLZX ROW_POINTER(BX), CX

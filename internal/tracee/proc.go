@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -61,17 +63,89 @@ func parseMapping(line string) (Mapping, bool) {
 	return m, errors.Join(errs[:]...) == nil
 }
 
+// procmapQuery is struct procmap_query of include/uapi/linux/fs.h (Linux 6.11).
+type procmapQuery struct {
+	size, flags, address                    uint64
+	start, end, perm, pageSize, offset, ino uint64
+	major, minor, nameSize, buildIDSize     uint32
+	name, buildID                           uint64
+}
+
+const (
+	procmapQueryRequest = 0xc0686611 // PROCMAP_QUERY
+	procmapExecutable   = 0x04
+	procmapNext         = 0x10 // the covering mapping or the next one
+	procmapFileBacked   = 0x20
+)
+
+// CodeMaps returns the executable mappings of files in the process that tid
+// belongs to. Their paths may be missing.
+func CodeMaps(tid int) ([]Mapping, error) {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(tid)+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open the mappings of process %d: %w", tid, err)
+	}
+	defer unix.Close(fd)
+	var all []Mapping
+	for q := (procmapQuery{}); ; q = (procmapQuery{address: q.end}) {
+		q.size = uint64(unsafe.Sizeof(q))
+		q.flags = procmapExecutable | procmapNext | procmapFileBacked
+		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), procmapQueryRequest, uintptr(unsafe.Pointer(&q)))
+		switch errno {
+		case 0:
+			all = append(all, Mapping{
+				Start: q.start, End: q.end, Perm: "r-xp", Offset: q.offset, Inode: q.ino,
+				Dev: fmt.Sprintf("%02x:%02x", q.major, q.minor),
+			})
+		case unix.ENOENT:
+			return all, nil
+		default: // an older kernel
+			all, err := Maps(tid)
+			return slices.DeleteFunc(all, func(m Mapping) bool { return !m.Executable() || m.Inode == 0 }), err
+		}
+	}
+}
+
+// pathOf finds the path of a mapping that has none.
+func pathOf(tid int, m *Mapping) string {
+	if m.Path != "" {
+		return m.Path
+	}
+	all, err := Maps(tid)
+	if err != nil {
+		return ""
+	}
+	for _, other := range all {
+		if other.Start == m.Start {
+			return other.Path
+		}
+	}
+	return ""
+}
+
+// Leader reports whether tid is the first thread of its process: pidfd_open(2)
+// opens no others.
+func Leader(tid int) bool {
+	fd, err := unix.PidfdOpen(tid, 0)
+	if err != nil {
+		return false
+	}
+	unix.Close(fd)
+	return true
+}
+
 // OpenMapped opens the file behind a mapping of the process that tid belongs
 // to, whatever mount namespace or root directory it lives in.
 func OpenMapped(tid int, m *Mapping) (*os.File, error) {
 	dir := "/proc/" + strconv.Itoa(tid)
 	var err error
-	for _, path := range []string{
-		fmt.Sprintf("%s/map_files/%x-%x", dir, m.Start, m.End), // needs CAP_CHECKPOINT_RESTORE
-		dir + "/root" + m.Path,
-		m.Path,
-		dir + "/exe",
+	for _, path := range []func() string{
+		func() string { return fmt.Sprintf("%s/map_files/%x-%x", dir, m.Start, m.End) }, // needs CAP_CHECKPOINT_RESTORE
+		func() string { return dir + "/exe" },
+		func() string { return dir + "/root" + pathOf(tid, m) },
+		func() string { return pathOf(tid, m) },
 	} {
+		path := path()
 		var f *os.File
 		if f, err = os.Open(path); err != nil {
 			continue
@@ -82,7 +156,7 @@ func OpenMapped(tid int, m *Mapping) (*os.File, error) {
 		f.Close()
 		err = fmt.Errorf("%s is another file than the one that is mapped", path)
 	}
-	return nil, fmt.Errorf("open %s, which process %d has mapped: %w", m.Path, tid, err)
+	return nil, fmt.Errorf("open the file of inode %d that process %d has mapped: %w", m.Inode, tid, err)
 }
 
 // VDSO returns where the kernel has put the vDSO of the process that tid
