@@ -9,6 +9,8 @@
 // this module.
 package fdcall
 
+//go:generate go test -run ^TestDocumentation$ . -update
+
 // ABI is a system call interface: an instruction set with its own numbering.
 type ABI uint8
 

@@ -34,23 +34,23 @@ func duplicating() []Call {
 			Name: "fcntl", Op: "F_DUPFD", Nr: nr(72, 55, 25), Shares: true, FlagsArg: NoFlags, Class: Alternative,
 			When:    []Cond{equals(1, fDupfd)},
 			Upgrade: &Upgrade{To: "fcntl F_DUPFD_CLOEXEC", Args: []Operand{Arg(0), Const(fDupfdCloexec), Arg(2)}},
-			Since:   v(1, 0, 0), Source: "F_DUPFD(2const)", Note: "argument 2 is the lowest number that will do",
+			Since:   v(1, 0, 0), Source: "fcntl(2)", Note: "argument 2 is the lowest number that will do",
 		},
 		{
 			Name: "fcntl", Op: "F_DUPFD_CLOEXEC", Nr: nr(72, 55, 25), Shares: true, FlagsArg: NoFlags, Class: Always,
 			When:  []Cond{equals(1, fDupfdCloexec)},
-			Since: v(2, 6, 24), Source: "F_DUPFD(2const)",
+			Since: v(2, 6, 24), Source: "fcntl(2)",
 		},
 		{
 			Name: "fcntl64", Op: "F_DUPFD", Nr: nr(None, 221, None), Shares: true, FlagsArg: NoFlags, Class: Alternative,
 			When:    []Cond{equals(1, fDupfd)},
 			Upgrade: &Upgrade{To: "fcntl64 F_DUPFD_CLOEXEC", Args: []Operand{Arg(0), Const(fDupfdCloexec), Arg(2)}},
-			Since:   v(2, 4, 0), Source: "F_DUPFD(2const)", Note: "i386's fcntl with 64-bit file offsets",
+			Since:   v(2, 4, 0), Source: "fcntl(2)", Note: "i386's fcntl with 64-bit file offsets",
 		},
 		{
 			Name: "fcntl64", Op: "F_DUPFD_CLOEXEC", Nr: nr(None, 221, None), Shares: true, FlagsArg: NoFlags, Class: Always,
 			When:  []Cond{equals(1, fDupfdCloexec)},
-			Since: v(2, 6, 24), Source: "F_DUPFD(2const)", Note: "i386's fcntl with 64-bit file offsets",
+			Since: v(2, 6, 24), Source: "fcntl(2)", Note: "i386's fcntl with 64-bit file offsets",
 		},
 	}
 }

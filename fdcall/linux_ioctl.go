@@ -7,7 +7,7 @@ func ioctls() []Call {
 	rows := []Call{
 		{
 			Op: "TIOCGPTPEER", When: []Cond{equals(1, 0x5441)}, FlagsArg: 2, CloexecBits: oCloexec, NonblockBits: oNonblock, Class: HasFlags,
-			Since: v(4, 13, 0), CloexecSince: v(4, 13, 0), NonblockSince: v(4, 13, 0), Source: "TIOCGPTPEER(2const)",
+			Since: v(4, 13, 0), CloexecSince: v(4, 13, 0), NonblockSince: v(4, 13, 0), Source: "ioctl_tty(2)",
 		},
 		{
 			Op: "USERFAULTFD_IOC_NEW", When: []Cond{equals(1, 0xaa00)}, FlagsArg: 2, CloexecBits: oCloexec, NonblockBits: oNonblock, Class: HasFlags,
@@ -39,16 +39,16 @@ func ioctls() []Call {
 		{"NS_MNT_GET_PREV", 0x8010b70c, v(6, 12, 0), "fs/nsfs.c", ""},
 		{"SIOCGSKNS", 0x894c, v(4, 10, 0), "net/socket.c", ""},
 		{"TUNGETDEVNETNS", 0x54e3, v(5, 7, 0), "drivers/net/tun.c", ""},
-		{"PIDFD_GET_CGROUP_NAMESPACE", 0xff01, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_IPC_NAMESPACE", 0xff02, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_MNT_NAMESPACE", 0xff03, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_NET_NAMESPACE", 0xff04, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_PID_NAMESPACE", 0xff05, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE", 0xff06, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_TIME_NAMESPACE", 0xff07, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_TIME_FOR_CHILDREN_NAMESPACE", 0xff08, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_USER_NAMESPACE", 0xff09, v(6, 11, 0), "ioctl_pidfd(2)", ""},
-		{"PIDFD_GET_UTS_NAMESPACE", 0xff0a, v(6, 11, 0), "ioctl_pidfd(2)", ""},
+		{"PIDFD_GET_CGROUP_NAMESPACE", 0xff01, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_IPC_NAMESPACE", 0xff02, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_MNT_NAMESPACE", 0xff03, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_NET_NAMESPACE", 0xff04, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_PID_NAMESPACE", 0xff05, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_PID_FOR_CHILDREN_NAMESPACE", 0xff06, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_TIME_NAMESPACE", 0xff07, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_TIME_FOR_CHILDREN_NAMESPACE", 0xff08, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_USER_NAMESPACE", 0xff09, v(6, 11, 0), "fs/pidfs.c", ""},
+		{"PIDFD_GET_UTS_NAMESPACE", 0xff0a, v(6, 11, 0), "fs/pidfs.c", ""},
 	} {
 		rows = append(rows, Call{
 			Op: c.op, When: []Cond{equals(1, c.cmd)},

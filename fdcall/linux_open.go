@@ -61,7 +61,7 @@ func mounting() []Call {
 		{
 			Name: "open_tree_attr", Nr: all(467), FlagsArg: 2, CloexecBits: oCloexec, Leaves: Nonblock,
 			Class: HasFlags, Since: v(6, 15, 0), CloexecSince: v(6, 15, 0),
-			Source: "open_tree_attr(2), fs/namespace.c", Note: "gives an O_PATH descriptor, which has no status flags",
+			Source: "fs/namespace.c", Note: "gives an O_PATH descriptor, which has no status flags",
 		},
 		{
 			Name: "fsopen", Nr: all(430), FlagsArg: 1, CloexecBits: fsopenCloexec,
