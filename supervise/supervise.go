@@ -15,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 
 	"golang.org/x/sys/unix"
 
@@ -68,7 +69,7 @@ func New(o Options) (*Supervision, error) {
 		return nil, fmt.Errorf("choose the run's mark: %w", err)
 	}
 	s := new(Supervision)
-	s.filter, err = filter.Compile(filter.Rules{
+	s.filter, err = filter.Compile(runtime.GOARCH, filter.Rules{
 		Table:         fdcall.Linux(),
 		Want:          o.Policy.Union,
 		Stub:          filter.Range{Lo: uint64(base), Hi: uint64(base) + image.Size},
