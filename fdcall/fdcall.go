@@ -207,7 +207,8 @@ func (c *Call) Matches(args *[6]uint64) bool {
 }
 
 // Plan says how to run a flagless call so that its descriptors have the
-// wanted properties: run To with Args, then do what is left.
+// wanted properties: run To with Args, then do what is left. The original
+// arguments that Args names are those in the array if the call's Block is set.
 type Plan struct {
 	To   *Call
 	Args [6]Operand

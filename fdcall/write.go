@@ -222,7 +222,7 @@ func (c *Call) json() JSONCall {
 		}
 	}
 	for _, w := range c.When {
-		j.When = append(j.When, JSONCond{w.Arg, w.Mask, w.Value, w.Not})
+		j.When = append(j.When, JSONCond(w))
 	}
 	if c.Gives != Ret {
 		j.GivesArg = &c.GivesArg
@@ -239,7 +239,7 @@ func (c *Call) json() JSONCall {
 	if u := c.Upgrade; u != nil {
 		j.Upgrade = &JSONUpgrade{To: u.To, Args: []JSONOperand{}}
 		for _, o := range u.Args {
-			j.Upgrade.Args = append(j.Upgrade.Args, JSONOperand{o.From, o.Bits})
+			j.Upgrade.Args = append(j.Upgrade.Args, JSONOperand(o))
 		}
 	}
 	return j
