@@ -48,7 +48,7 @@ type Spec struct {
 type Process struct {
 	path     string
 	pid      int
-	pidfd    int
+	pidfd    *os.File // stays open: a signal to a command that has ended must not reach another process
 	control  *os.File
 	listener *os.File
 	report   report
@@ -73,7 +73,7 @@ func Start(s Spec) (*Process, error) {
 		control.Close()
 		return nil, err
 	}
-	p := &Process{path: s.Path, pid: pid, pidfd: -1, control: control}
+	p := &Process{path: s.Path, pid: pid, control: control}
 	if err := p.prepare(s); err != nil {
 		p.abandon()
 		return nil, err
@@ -120,10 +120,11 @@ func inherited(fd int) bool {
 
 // prepare tells the launcher what to install and takes the listener.
 func (p *Process) prepare(s Spec) error {
-	var err error
-	if p.pidfd, err = unix.PidfdOpen(p.pid, 0); err != nil {
+	pidfd, err := unix.PidfdOpen(p.pid, 0)
+	if err != nil {
 		return fmt.Errorf("open a pidfd of the launcher (Linux 5.3): %w", err)
 	}
+	p.pidfd = os.NewFile(uintptr(pidfd), "pidfd")
 	if err := writeOrder(p.control, s); err != nil {
 		return fmt.Errorf("write to the launcher: %w", err)
 	}
@@ -148,8 +149,8 @@ func (p *Process) abandon() {
 			break
 		}
 	}
-	if p.pidfd >= 0 {
-		unix.Close(p.pidfd)
+	if p.pidfd != nil {
+		p.pidfd.Close()
 	}
 }
 
@@ -208,10 +209,6 @@ func (p *Process) Next() (unix.WaitStatus, error) {
 		if err != nil {
 			return 0, fmt.Errorf("wait for process %d: %w", p.pid, err)
 		}
-		if !status.Stopped() {
-			unix.Close(p.pidfd)
-			p.pidfd = -1
-		}
 		return status, nil
 	}
 }
@@ -235,7 +232,7 @@ func (p *Process) Wait(ctx context.Context) (unix.WaitStatus, error) {
 	}()
 	for {
 		poll := []unix.PollFd{
-			{Fd: int32(p.pidfd), Events: unix.POLLIN},
+			{Fd: int32(p.pidfd.Fd()), Events: unix.POLLIN},
 			{Fd: int32(wake[0]), Events: unix.POLLIN},
 		}
 		switch _, err := unix.Poll(poll, -1); {
@@ -258,7 +255,7 @@ func (p *Process) Wait(ctx context.Context) (unix.WaitStatus, error) {
 // Signal sends sig, with the sender's value if info is not nil
 // (pidfd_send_signal(2)). It cannot reach another process than the command.
 func (p *Process) Signal(sig unix.Signal, info *unix.Siginfo) error {
-	if err := unix.PidfdSendSignal(p.pidfd, sig, info, 0); err != nil {
+	if err := unix.PidfdSendSignal(int(p.pidfd.Fd()), sig, info, 0); err != nil {
 		return fmt.Errorf("send %v to process %d: %w", sig, p.pid, err)
 	}
 	return nil
