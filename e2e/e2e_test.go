@@ -1,0 +1,249 @@
+// Package e2e runs real programs under the indirect command. Most of them are
+// the C programs in testdata, which check themselves; each is also run bare,
+// to see that what it demands is what the kernel gives.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/seed-055cd0c8/indirect/supervise"
+)
+
+// indirect is the command under test, and programs is where compiled test
+// programs go. TestMain sets them.
+var indirect, programs string
+
+func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+
+func testMain(m *testing.M) int {
+	dir, err := os.MkdirTemp("", "indirect-e2e-")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	defer os.RemoveAll(dir)
+	// An ordinary user runs some of the programs.
+	if err := os.Chmod(dir, 0o755); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	programs = dir
+	if indirect = os.Getenv("INDIRECT"); indirect != "" { // test an installed command
+		return m.Run()
+	}
+	indirect = filepath.Join(dir, "indirect")
+	build := exec.Command("go", "build", "-o", indirect, "../cmd/indirect")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		fmt.Fprintf(os.Stderr, "build the command: %v\n%s", err, out)
+		return 1
+	}
+	return m.Run()
+}
+
+// mode is a way to run a program.
+type mode struct {
+	name   string
+	flags  []string // for indirect run; nil: the program runs bare
+	expect string   // what is added to new descriptors
+}
+
+var (
+	bare    = mode{name: "bare"}
+	cloexec = mode{"cloexec", []string{}, "cloexec"}
+	all     = mode{"all", []string{"--add", "cloexec,nonblock,nonseq"}, "cloexec nonblock nonseq"}
+	moved   = mode{"moved", []string{"--add", "cloexec,nonseq"}, "cloexec nonseq"}
+	noPatch = mode{"no-patch", []string{"--no-patch"}, "cloexec"}
+	nothing = mode{"none", []string{"--add", "none"}, ""}
+)
+
+func (m mode) isBare() bool { return m.flags == nil }
+
+// result is what became of a command.
+type result struct {
+	status         int
+	stdout, stderr string
+	summary        supervise.Summary // zero after a bare run
+}
+
+// limit is how long one command may take: far more than any needs, because the
+// race detector and a busy machine are slow.
+const limit = 60 * time.Second
+
+// command prepares a program to be run in a mode. The environment variable
+// EXPECT tells it what to expect. The summary goes to the file that is returned.
+func (m mode) command(ctx context.Context, t *testing.T, argv ...string) (cmd *exec.Cmd, summary string) {
+	t.Helper()
+	if !m.isBare() {
+		summary = filepath.Join(t.TempDir(), "summary.json")
+		args := append([]string{indirect, "run", "--summary=" + summary}, m.flags...)
+		argv = append(append(args, "--"), argv...)
+	}
+	cmd = exec.CommandContext(ctx, argv[0], argv[1:]...)
+	cmd.Env = append(os.Environ(), "EXPECT="+m.expect)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }
+	cmd.WaitDelay = 5 * time.Second
+	return cmd, summary
+}
+
+// run runs a program and waits for its end. A program that hangs is a failure.
+func (m mode) run(t *testing.T, argv ...string) result {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd, summary := m.command(ctx, t, argv...)
+	return finish(t, ctx, cmd, summary)
+}
+
+func finish(t *testing.T, ctx context.Context, cmd *exec.Cmd, summary string) result {
+	t.Helper()
+	var out, errs bytes.Buffer
+	if cmd.Stdout == nil {
+		cmd.Stdout = &out
+	}
+	if cmd.Stderr == nil {
+		cmd.Stderr = &errs
+	}
+	err := cmd.Run()
+	r := result{stdout: out.String(), stderr: errs.String()}
+	if ctx.Err() != nil {
+		t.Fatalf("%s hangs\n%s%s", strings.Join(cmd.Args, " "), tail(r.stdout), tail(r.stderr))
+	}
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		if r.status = exit.ExitCode(); r.status == -1 {
+			r.status = 128 + int(exit.Sys().(syscall.WaitStatus).Signal())
+		}
+	case err != nil:
+		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, tail(r.stderr))
+	}
+	if summary != "" {
+		r.summary = readSummary(t, summary)
+	}
+	return r
+}
+
+func readSummary(t *testing.T, file string) (s supervise.Summary) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(b, &s); err != nil {
+		t.Fatalf("summary %s: %v", b, err)
+	}
+	return s
+}
+
+// tail is the end of a long output.
+func tail(s string) string {
+	const most = 4000
+	return s[max(0, len(s)-most):]
+}
+
+// passed fails the test unless the program ended with status 0.
+func (r result) passed(t *testing.T) {
+	t.Helper()
+	if r.status != 0 {
+		t.Errorf("status %d\n%s", r.status, tail(r.stderr))
+	}
+}
+
+// enforced fails the test if a call went without its flags.
+func (r result) enforced(t *testing.T) {
+	t.Helper()
+	for _, u := range r.summary.NotEnforced {
+		t.Errorf("not enforced: %d of %s: %s", u.Count, u.Call, u.Why)
+	}
+}
+
+// missed is how many calls are counted as not enforced.
+func (r result) missed() uint64 { return r.summary.Missed() }
+
+// build is a way to make a program of a C source.
+type build struct {
+	name string
+	cc   []string
+}
+
+var (
+	glibc       = build{"glibc", []string{"gcc"}}
+	glibcStatic = build{"glibc-static", []string{"gcc", "-static"}}
+	musl        = build{"musl", []string{"musl-gcc", "-static"}}
+	i386        = build{"i386", []string{"gcc", "-m32"}}
+	cxx         = build{"c++", []string{"g++"}}
+
+	amd64Builds = []build{glibc, glibcStatic, musl}
+)
+
+// works reports whether the compiler is there, and can make programs.
+var works = func() func(build) bool {
+	var known sync.Map
+	return func(b build) bool {
+		f, _ := known.LoadOrStore(b.name, sync.OnceValue(func() bool {
+			cmd := exec.Command(b.cc[0], append(b.cc[1:], "-x", "c", "-", "-o", filepath.Join(programs, "probe-"+b.name))...)
+			cmd.Stdin = strings.NewReader("#include <stdio.h>\nint main(void) { return puts(\"\") < 0; }\n")
+			return cmd.Run() == nil
+		}))
+		return f.(func() bool)()
+	}
+}()
+
+var compiled sync.Map // path of a program: func() error
+
+// compile makes the program of a source in testdata and returns its path.
+func (b build) compile(t *testing.T, source string, flags ...string) string {
+	t.Helper()
+	if !works(b) {
+		t.Skipf("%s cannot make programs here (Debian: gcc, g++, gcc-multilib, musl-tools)", strings.Join(b.cc, " "))
+	}
+	path := filepath.Join(programs, strings.TrimSuffix(source, filepath.Ext(source))+"-"+b.name+strings.Join(flags, ""))
+	f, _ := compiled.LoadOrStore(path, sync.OnceValue(func() error {
+		args := append(b.cc[1:], "-O1", "-g", "-Wall", "-Wno-unused-function", "-Werror", "-pthread", "-o", path, filepath.Join("testdata", source))
+		if out, err := exec.Command(b.cc[0], append(args, flags...)...).CombinedOutput(); err != nil {
+			return fmt.Errorf("compile %s: %w\n%s", source, err, out)
+		}
+		return nil
+	}))
+	if err := f.(func() error)(); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// each runs a program of a source in every build and mode, in parallel.
+func each(t *testing.T, source string, builds []build, modes []mode, check func(t *testing.T, m mode, program string)) {
+	t.Helper()
+	t.Parallel()
+	for _, b := range builds {
+		for _, m := range modes {
+			t.Run(b.name+"/"+m.name, func(t *testing.T) {
+				t.Parallel()
+				check(t, m, b.compile(t, source))
+			})
+		}
+	}
+}
+
+// selfChecking runs a program that needs no arguments, and demands that it
+// passes with every call enforced.
+func selfChecking(t *testing.T, m mode, program string) {
+	t.Helper()
+	r := m.run(t, program)
+	r.passed(t)
+	r.enforced(t)
+}
