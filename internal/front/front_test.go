@@ -268,7 +268,7 @@ func TestStopAndContinueTogether(t *testing.T) {
 
 // A command that closes its standard output is the last to hold it.
 func TestOutputEndsWithTheCommands(t *testing.T) {
-	s := start(t, "echo text; exec >/dev/null; trap 'exit 6' USR1; while :; do sleep 0.01; done")
+	s := start(t, "echo text; trap 'exit 6' USR1; exec >/dev/null; while :; do sleep 0.01; done")
 	s.expect("text")
 	if rest, err := io.ReadAll(s.out); err != nil || len(rest) > 0 {
 		t.Errorf("read %q, %v; want the end of the file", rest, err)

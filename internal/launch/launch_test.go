@@ -121,7 +121,7 @@ func TestListenerGetsTheTrappedCall(t *testing.T) {
 			if err := p.Release(); err != nil {
 				t.Fatal(err)
 			}
-			l := listener.New(p.Listener(), nil)
+			l := listener.New(p.Listener())
 			n, err := l.Receive()
 			if err != nil {
 				t.Fatal(err)

@@ -146,6 +146,10 @@ func (l launcher) run() {
 	if !l.readFull(released[:]) {
 		return
 	}
+	// A Ctrl-Z that came meanwhile would stop us in front of execve, for
+	// which whoever released us waits. Ignoring a signal discards it.
+	signals.Reset(o.Signals.Ignored | signals.Of(unix.SIGTSTP, unix.SIGTTIN, unix.SIGTTOU))
+	signals.Reset(o.Signals.Ignored)
 	if _, err := signals.SetMask(o.Signals.Blocked); err != nil {
 		return
 	}
