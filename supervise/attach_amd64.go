@@ -30,10 +30,10 @@ func abiOf(n listener.Notification) (fdcall.ABI, int32, bool) {
 	return 0, 0, false
 }
 
-// isSigaction reports whether a call is rt_sigaction, which the filter traps
-// for the signals that the C libraries use for thread cancellation.
-func isSigaction(abi fdcall.ABI, nr int32) bool {
-	return abi == fdcall.AMD64 && nr == unix.SYS_RT_SIGACTION
+// isCancel reports whether a call sends a signal; the filter traps only those
+// by which the C libraries cancel threads.
+func isCancel(abi fdcall.ABI, nr int32) bool {
+	return abi == fdcall.AMD64 && (nr == unix.SYS_TGKILL || nr == unix.SYS_TKILL)
 }
 
 // enforce gives the call c of the notification n its flags. An error means

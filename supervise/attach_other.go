@@ -13,7 +13,7 @@ const syscallLen = 4
 // that none of it is reached.
 
 func abiOf(listener.Notification) (fdcall.ABI, int32, bool)                     { return 0, 0, false }
-func isSigaction(fdcall.ABI, int32) bool                                        { return false }
+func isCancel(fdcall.ABI, int32) bool                                           { return false }
 func (e *engine) landed(listener.Notification)                                  {}
 func (e *engine) cancels(listener.Notification)                                 {}
 func (e *engine) enforce(listener.Notification, fdcall.ABI, *fdcall.Call) error { return errImpossible }

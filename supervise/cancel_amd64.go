@@ -15,13 +15,13 @@ import (
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
-// cancels handles the installation of a thread cancellation handler
-// (pthread_cancel(3)). The C libraries decide by the instruction pointer of
-// the interrupted thread whether it may be cancelled (musl), or unwind from
-// there (glibc), so that from now on no thread of the program may be found
-// inside the stub in a call that blocks: all call sites are restored, threads
-// that wait in the stub are put back to their call sites, and cancellation
-// points are run in place.
+// cancels handles the signal by which a thread is cancelled (pthread_cancel(3)).
+// The C libraries decide by the instruction pointer of the interrupted thread
+// whether it may be cancelled (musl), or unwind from there (glibc), so that
+// from the first such signal on no thread of the program may be found inside
+// the stub in a call that blocks: all call sites are restored, threads that
+// wait in the stub are put back to their call sites, and cancellation points
+// are run in place.
 func (e *engine) cancels(n listener.Notification) {
 	tid := int(n.TID)
 	if _, ok := e.header(tid); !ok && n.TID != 0 && e.caveErr == nil && !e.isBare(tid) {

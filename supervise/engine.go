@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -73,11 +72,6 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	return e, nil
 }
 
-// slow is how long one notification may hold up the others: one that takes
-// longer (its thread is frozen, or blocked in a call that is run in place)
-// goes on beside the next ones.
-const slow = 20 * time.Millisecond
-
 // maxWorkers bounds the notifications that are worked on at the same time, and
 // maxBlocked those among them that may take for ever, because the program's
 // call blocks while it is run in place: the others must not wait for them.
@@ -87,41 +81,21 @@ const (
 )
 
 // serve answers notifications until no process is left under the filter
-// (listener.ErrDone) or the guard is gone (listener.ErrStopped).
-//
-// One worker at a time receives. It handles what it received itself, because
-// the kernel has just switched to it on the CPU of the thread that waits; only
-// if that takes long does it let the next worker receive.
-func (e *engine) serve() error {
-	turn := make(chan struct{}, 1)
-	turn <- struct{}{}
-	done := make(chan error, maxWorkers)
-	workers := make(chan struct{}, maxWorkers)
-	for {
-		select {
-		case err := <-done:
-			return err
-		case <-turn:
-		}
-		workers <- struct{}{}
-		go func() {
-			defer func() { <-workers }()
-			runtime.LockOSThread() // ptrace requests must come from the thread that attached
-			defer runtime.UnlockOSThread()
-			for passed := false; !passed; {
-				n, err := e.listener.Receive()
-				if err != nil {
-					done <- err
-					return
-				}
-				e.ledger.take(n)
-				pass := time.AfterFunc(slow, func() { turn <- struct{}{} })
-				e.handle(n)
-				e.ledger.drop(n.ID)
-				passed = !pass.Stop()
-			}
-		}()
+// (listener.ErrDone) or the other end of stop is closed (listener.ErrStopped).
+func (e *engine) serve(stop *os.File) error {
+	w := workers{engine: e, failed: make(chan error, maxWorkers)}
+	for range receivers {
+		w.start()
 	}
+	watched := make(chan error, 1)
+	go func() { watched <- e.listener.Watch(stop) }()
+	var err error
+	select {
+	case err = <-watched:
+	case err = <-w.failed:
+	}
+	w.stop()
+	return err
 }
 
 // recover takes over what a supervisor that died has left behind.
@@ -172,7 +146,7 @@ func (e *engine) handle(n listener.Notification) {
 	case n.Nr == image.Landed && abi == fdcall.AMD64:
 		e.landed(n)
 		return
-	case isSigaction(abi, nr):
+	case isCancel(abi, nr):
 		e.cancels(n)
 		return
 	}
@@ -187,6 +161,7 @@ func (e *engine) handle(n listener.Notification) {
 	}
 	err := e.enforce(n, abi, c)
 	switch {
+	case err != nil && !e.listener.Valid(n.ID): // it died, or has its answer
 	case err == nil || errors.Is(err, listener.ErrGone) || errors.Is(err, tracee.ErrGone):
 	case errors.Is(err, errImpossible):
 		e.pass(n, c, impossible)

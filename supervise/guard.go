@@ -177,7 +177,7 @@ func superviseMain() error {
 	if err != nil {
 		return err
 	}
-	l := listener.New(notify, control)
+	l := listener.New(notify)
 	if !c.NoSyncWakeUp {
 		_ = l.SyncWakeUp() // an optimisation: kernels before 6.6 lack it
 	}
@@ -190,7 +190,7 @@ func superviseMain() error {
 	if _, err := control.Write([]byte{1}); err != nil {
 		return fmt.Errorf("tell the guard that the supervisor is ready: %w", err)
 	}
-	err = e.serve()
+	err = e.serve(control)
 	switch {
 	case errors.Is(err, listener.ErrDone):
 		return nil

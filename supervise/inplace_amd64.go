@@ -23,8 +23,8 @@ func (e *engine) runInPlace(n listener.Notification, abi fdcall.ABI, c *fdcall.C
 	want := c.Applicable(p.Want(c))
 	args := n.Args
 	from := c
-	if c.Block && want != 0 {
-		block, err := readBlock(int(n.TID), args[1])
+	if c.Block && p.Want(c) != 0 {
+		block, err := readBlock(int(n.TID), args[1], c.Upgrade)
 		if err != nil {
 			e.answer(e.listener.Continue(n.ID)) // the kernel will say EFAULT
 			return nil
@@ -32,7 +32,7 @@ func (e *engine) runInPlace(n listener.Notification, abi fdcall.ABI, c *fdcall.C
 		if from = e.table.ByID(c.Upgrade.To); from == nil {
 			return errImpossible
 		}
-		args, want = block, from.Applicable(want)
+		args, want = block, from.Applicable(p.Want(from))
 		if flags, missing := from.Carries(want); from.FlagsArg != fdcall.NoFlags && missing == 0 && uint32(args[from.FlagsArg])&flags == flags {
 			e.answer(e.listener.Continue(n.ID)) // the program asked for all of it itself
 			return nil
@@ -68,17 +68,23 @@ func (e *engine) runInPlace(n listener.Notification, abi fdcall.ABI, c *fdcall.C
 	return nil
 }
 
-// readBlock reads the six 32-bit arguments that socketcall(2) finds in memory.
-func readBlock(tid int, address uint64) (args [6]uint64, err error) {
-	var b [24]byte
-	// The shortest list has two words; those behind a short list may be
-	// unmapped, and do not matter.
-	got := tracee.Peek(tid, address, b[:])
-	if got < 8 {
+// readBlock reads the arguments of the call that an operation of
+// socketcall(2) stands for: as many 32-bit words as the operation has.
+func readBlock(tid int, address uint64, u *fdcall.Upgrade) (args [6]uint64, err error) {
+	words := 0
+	for _, a := range u.Args {
+		words = max(words, int(a.From)+1)
+	}
+	b := make([]byte, 4*words)
+	if tracee.Peek(tid, address, b) < len(b) {
 		return args, unix.EFAULT
 	}
-	for i := range args {
-		args[i] = uint64(binary.LittleEndian.Uint32(b[4*i:]))
+	var block [6]uint64
+	for i := range words {
+		block[i] = uint64(binary.LittleEndian.Uint32(b[4*i:]))
+	}
+	for i, a := range u.Args {
+		args[i] = a.Apply(&block)
 	}
 	return args, nil
 }

@@ -70,11 +70,11 @@ func New(o Options) (*Supervision, error) {
 	}
 	s := new(Supervision)
 	s.filter, err = filter.Compile(runtime.GOARCH, filter.Rules{
-		Table:         fdcall.Linux(),
-		Want:          o.Policy.Union,
-		Stub:          filter.Range{Lo: uint64(base), Hi: uint64(base) + image.Size},
-		Numbers:       []uint32{image.Landed},
-		CancelSignals: true,
+		Table:   fdcall.Linux(),
+		Want:    o.Policy.Union,
+		Stub:    filter.Range{Lo: uint64(base), Hi: uint64(base) + image.Size},
+		Numbers: []uint32{image.Landed},
+		Cancel:  true,
 	})
 	if err != nil {
 		return nil, fmt.Errorf("compile the filter: %w", err)

@@ -31,9 +31,8 @@ type Rules struct {
 	Stub Range
 	// Numbers of added calls: trapped on every ABI.
 	Numbers []uint32
-	// CancelSignals traps the installation of a handler for the signals by
-	// which the C libraries cancel threads: 32 (glibc) and 33 (musl).
-	CancelSignals bool
+	// Cancel traps the signals by which the C libraries cancel a thread.
+	Cancel bool
 }
 
 // abis are the system call interfaces that a kernel offers beside each other:
@@ -118,8 +117,10 @@ func (c *compiler) numbers(a fdcall.ABI, native bool) {
 		}
 		decide[n] = func() { c.ret(notify) }
 	}
-	if n, ok := sigaction[a]; ok && c.CancelSignals {
-		decide[n] = c.cancelSignals
+	for _, s := range cancelSignals {
+		if n, ok := s.nr[a]; ok && c.Cancel {
+			decide[n] = func() { c.cancelSignal(s.arg, s.signal) }
+		}
 	}
 	sorted := make([]uint32, 0, len(decide))
 	for n := range decide {
@@ -129,8 +130,17 @@ func (c *compiler) numbers(a fdcall.ABI, native bool) {
 	c.search(sorted, decide)
 }
 
-// sigaction is the number of rt_sigaction.
-var sigaction = map[fdcall.ABI]uint32{fdcall.AMD64: 13, fdcall.ARM64: 134}
+// cancelSignals are the calls by which pthread_cancel(3) sends its signal:
+// tgkill(pid, tid, 32) in glibc (nptl/pthread_cancel.c), tkill(tid, 33) in
+// musl (src/thread/pthread_kill.c). glibc sends 33 by tgkill, to change the
+// user ID of all threads.
+var cancelSignals = []struct {
+	nr          map[fdcall.ABI]uint32
+	arg, signal uint32
+}{
+	{map[fdcall.ABI]uint32{fdcall.AMD64: 234, fdcall.ARM64: 131}, 2, 32},
+	{map[fdcall.ABI]uint32{fdcall.AMD64: 200, fdcall.ARM64: 130}, 1, 33},
+}
 
 // search emits a binary search for the loaded number.
 func (c *compiler) search(numbers []uint32, decide map[uint32]func()) {
@@ -237,21 +247,12 @@ func (c *compiler) require(w fdcall.Cond, otherwise label) {
 	c.place(holds)
 }
 
-// cancelSignals emits the decision for rt_sigaction(signal, act, …).
-func (c *compiler) cancelSignals() {
-	pass := c.label()
-	trap := c.label()
+// cancelSignal emits the decision for a call that sends a signal.
+func (c *compiler) cancelSignal(arg, signal uint32) {
 	other := c.label()
-	c.load(dataArgs)
-	c.unless(bpf.JumpNotEqual, 32, other)
-	c.unless(bpf.JumpEqual, 33, pass)
-	c.place(other)
-	for half := range uint32(2) {
-		c.load(dataArgs + 8 + 4*half)
-		c.unless(bpf.JumpEqual, 0, trap)
-	}
-	c.place(pass)
-	c.ret(allow)
-	c.place(trap)
+	c.load(dataArgs + 8*arg)
+	c.unless(bpf.JumpEqual, signal, other)
 	c.ret(notify)
+	c.place(other)
+	c.ret(allow)
 }

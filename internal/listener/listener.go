@@ -48,6 +48,8 @@ var (
 	// ErrGone says that the notification's thread died or was interrupted:
 	// there is nobody left to answer.
 	ErrGone = errors.New("the trapped thread no longer waits")
+	// ErrNothing says that nothing was received.
+	ErrNothing = errors.New("no call is trapped")
 	// ErrStopped says that the stop file was closed at its other end.
 	ErrStopped = errors.New("told to stop")
 	// ErrDone says that no process is left under the filter.
@@ -56,12 +58,11 @@ var (
 
 // Listener is the receiving end of a filter. Its methods may be called from
 // several threads.
-type Listener struct{ file, stop *os.File }
+type Listener struct{ file *os.File }
 
 // New takes over the file that seccomp(2) returned for
-// SECCOMP_FILTER_FLAG_NEW_LISTENER. If stop is not nil, Receive ends when the
-// other end of that socket or pipe is closed.
-func New(f, stop *os.File) *Listener { return &Listener{f, stop} }
+// SECCOMP_FILTER_FLAG_NEW_LISTENER.
+func New(f *os.File) *Listener { return &Listener{f} }
 
 // SyncWakeUp asks the kernel to switch between a trapped thread and us
 // without another CPU, which makes a round trip several times faster. Kernels
@@ -77,38 +78,35 @@ func (l *Listener) SyncWakeUp() error {
 	return nil
 }
 
-// Receive waits for a notification. It returns ErrDone when the last process
-// under the filter is gone, and ErrStopped when it was told to stop.
+// Receive waits for a notification. It returns ErrNothing when there is none
+// after all: the calling thread got a signal, the trapped thread was killed,
+// or no process is left (kernels before 6.11 wait on then: see Watch). It may
+// be called from several threads; each notification is received by one.
 func (l *Listener) Receive() (Notification, error) {
+	var n Notification
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifRecv, uintptr(unsafe.Pointer(&n)))
+	switch errno {
+	case 0:
+		return n, nil
+	case unix.ENOENT, unix.EINTR:
+		return n, ErrNothing
+	}
+	return n, fmt.Errorf("receive a trapped call: %w", errno)
+}
+
+// Watch returns ErrDone when the last process under the filter is gone, and
+// ErrStopped when the other end of stop, a socket or pipe, is closed.
+func (l *Listener) Watch(stop *os.File) error {
+	poll := []unix.PollFd{{Fd: int32(l.file.Fd())}, {Fd: int32(stop.Fd()), Events: unix.POLLRDHUP}}
 	for {
-		poll := []unix.PollFd{{Fd: int32(l.file.Fd()), Events: unix.POLLIN}, {Fd: -1}}
-		if l.stop != nil {
-			poll[1] = unix.PollFd{Fd: int32(l.stop.Fd()), Events: unix.POLLRDHUP}
-		}
-		if _, err := unix.Poll(poll, -1); err != nil {
-			if err == unix.EINTR {
-				continue
-			}
-			return Notification{}, fmt.Errorf("wait for a trapped call: %w", err)
-		}
-		switch {
-		case poll[1].Revents != 0:
-			return Notification{}, ErrStopped
-		case poll[0].Revents&unix.POLLIN != 0:
+		switch _, err := unix.Poll(poll, -1); {
+		case err == unix.EINTR:
+		case err != nil:
+			return fmt.Errorf("watch for the end of the processes under the filter: %w", err)
 		case poll[0].Revents != 0:
-			return Notification{}, ErrDone
-		default:
-			continue
-		}
-		var n Notification
-		// Not retried without a poll: what made it ready may be gone.
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifRecv, uintptr(unsafe.Pointer(&n)))
-		switch errno {
-		case 0:
-			return n, nil
-		case unix.EINTR, unix.ENOENT: // it was killed before we came
-		default:
-			return Notification{}, fmt.Errorf("receive a trapped call: %w", errno)
+			return ErrDone
+		case poll[1].Revents != 0:
+			return ErrStopped
 		}
 	}
 }

@@ -1,0 +1,87 @@
+package supervise
+
+import (
+	"errors"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/internal/listener"
+)
+
+// workers are the threads that receive and handle notifications. Each handles
+// what it has received itself, because the kernel has just switched to it on
+// the CPU of the thread that waits.
+//
+// There is always one that waits in the kernel: until its notification is
+// received, a signal can make a program's call fail with EINTR
+// (should_sleep_killable in kernel/seccomp.c).
+type workers struct {
+	*engine
+	waiting atomic.Int32 // receiving
+	all     atomic.Int32
+	stopped atomic.Bool
+	tids    sync.Map // of the threads that receive
+	failed  chan error
+}
+
+// receivers is how many workers wait when there is nothing to do.
+const receivers = 2
+
+func (w *workers) start() {
+	w.waiting.Add(1)
+	w.all.Add(1)
+	go w.work()
+}
+
+func (w *workers) work() {
+	defer w.all.Add(-1)
+	runtime.LockOSThread() // ptrace requests must come from the thread that attached
+	defer runtime.UnlockOSThread()
+	tid := unix.Gettid()
+	for {
+		w.tids.Store(tid, nil)
+		n, err := w.listener.Receive()
+		w.tids.Delete(tid)
+		switch {
+		case w.stopped.Load() && err != nil:
+			return
+		case errors.Is(err, listener.ErrNothing):
+			continue
+		case err != nil:
+			w.failed <- err
+			return
+		}
+		w.ledger.take(n)
+		if w.waiting.Add(-1) == 0 && w.all.Load() < maxWorkers {
+			w.start()
+		}
+		w.handle(n)
+		w.ledger.drop(n.ID)
+		if w.stopped.Load() || w.waiting.Load() >= receivers {
+			return
+		}
+		w.waiting.Add(1)
+	}
+}
+
+// stop ends the workers, except those whose thread blocks in its call: they
+// end when it does.
+func (w *workers) stop() {
+	w.stopped.Store(true)
+	const pause = time.Millisecond
+	for waiting := true; waiting; time.Sleep(pause) {
+		waiting = false
+		w.tids.Range(func(tid, _ any) bool {
+			waiting = true
+			// The Go runtime handles this signal and ignores what it does not
+			// expect (sigPreempt in runtime/signal_unix.go).
+			_ = unix.Tgkill(os.Getpid(), tid.(int), unix.SIGURG)
+			return true
+		})
+	}
+}
