@@ -1,0 +1,135 @@
+// Package patch plans how the two-byte SYSCALL instructions of an x86-64 ELF
+// file are diverted, in a process that has the file mapped, to code elsewhere:
+// a thunk whose address is below 2 GiB.
+//
+// A call site is too short for any jump but one over at most 127 bytes. It
+// becomes such a jump, into bytes of the file that no control flow enters (a
+// [File] says which), and those hold the way to the thunk:
+//
+//	mov $thunk, %ecx
+//	jmp *%rcx
+//
+// The kernel overwrites RCX and R11 in each system call (System V ABI for
+// AMD64, A.2.1), so the program does not mind that the thunk finds its own
+// address in RCX.
+//
+// The package computes; it changes no process. Addresses are those of the
+// file's program headers. The plan holds for a mapping that shows the file's
+// bytes as PT_LOAD says (offset Off+i at address Vaddr+i, plus one bias for
+// the whole file), in whole pages: the bytes between the end of an executable
+// segment and the end of its last page are used too. Whoever applies a route
+// compares each [Write.Old] with the memory first.
+//
+// A plan depends on the file's bytes alone: not on the order in which routes
+// are asked for, nor on who asks. Two processes that plan the same file agree.
+package patch
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+)
+
+// File is the plan of one executable file. It is safe for concurrent use.
+type File struct {
+	segments []segment
+	routes   map[uint64]*Route
+}
+
+// Route is a way from one call site to its thunk.
+type Route struct {
+	// Writes are the changes, in the order in which they must become visible.
+	// Between any two of them every thread that reaches the site still makes
+	// its call, once. The last one is at the site.
+	Writes []Write
+	Kind   Kind
+}
+
+// Write is one change of a [Route]. Old and New have the same length.
+type Write struct {
+	Addr  uint64 // as in the file's program headers
+	Old   []byte // what must be there before
+	New   []byte
+	Thunk int // offset in New of the thunk's address, 4 bytes, little endian; -1: none
+	// Atomic says that the bytes lie in one aligned word of 8 bytes and that
+	// one store of that word is a correct change while other threads run.
+	Atomic bool
+	// Live says that control flow can reach the bytes before the route is
+	// complete. If the write is not also Atomic, no other thread of the
+	// address space may run during it.
+	Live bool
+}
+
+// Kind says how a route gets from its site to its thunk.
+type Kind int
+
+const (
+	Near    Kind = iota + 1 // a jump to the way to the thunk
+	Far                     // a jump to a jump to it
+	TwoHops                 // two jumps over short distances, then Near or Far
+	Moved                   // the instruction in front of the site makes room for a jump
+)
+
+// String returns the kind's name.
+func (k Kind) String() string {
+	switch k {
+	case Near:
+		return "near"
+	case Far:
+		return "far"
+	case TwoHops:
+		return "two hops"
+	case Moved:
+		return "moved"
+	}
+	return fmt.Sprintf("Kind(%d)", int(k))
+}
+
+// ErrNoRoute says that there is no safe way to divert a call site.
+var ErrNoRoute = errors.New("no room near the call site")
+
+// Open plans the file of size bytes behind r, which it does not keep. Any file
+// but an x86-64 ELF executable or shared object is an error, as is one that is
+// damaged or has more than 128 MiB of code.
+func Open(r io.ReaderAt, size int64) (*File, error) {
+	image, err := readELF(r, size)
+	if err != nil {
+		return nil, fmt.Errorf("plan call sites: %w", err)
+	}
+	return &File{segments: image.segments, routes: plan(image)}, nil
+}
+
+// Route returns how to divert the SYSCALL instruction at the address site, or
+// [ErrNoRoute]. The caller knows that there is an instruction: the bytes alone
+// do not tell.
+func (f *File) Route(site uint64) (*Route, error) {
+	if r, ok := f.routes[site]; ok {
+		return r, nil
+	}
+	return nil, fmt.Errorf("divert the call at %#x: %w", site, ErrNoRoute)
+}
+
+// Sites returns the addresses that have a route, in ascending order. Some may
+// be bytes within other instructions that only look like a SYSCALL.
+func (f *File) Sites() []uint64 {
+	sites := make([]uint64, 0, len(f.routes))
+	for s := range f.routes {
+		sites = append(sites, s)
+	}
+	slices.Sort(sites)
+	return sites
+}
+
+// Address returns the address, by the program headers, of the byte at offset
+// in the file; false if no segment loads it as code.
+func (f *File) Address(offset uint64) (uint64, bool) {
+	for i := range f.segments {
+		s := &f.segments[i]
+		// Mappings begin at page boundaries, in front of the segment's bytes.
+		if first := s.offset &^ (pageSize - 1); offset >= first && offset < s.offset+s.filesz {
+			return s.vaddr - s.offset + offset, true
+		}
+	}
+	return 0, false
+}

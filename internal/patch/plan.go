@@ -1,0 +1,164 @@
+package patch
+
+import (
+	"bytes"
+	"encoding/binary"
+	"math"
+)
+
+const (
+	syscallSize    = 2
+	hopSize        = 2 // jmp rel8
+	jumpSize       = 5 // jmp rel32
+	trampolineSize = 7 // mov $thunk, %ecx; jmp *%rcx
+
+	maxSites = 1 << 13
+)
+
+var syscallCode = []byte{0x0f, 0x05}
+
+// planner makes the routes of one file.
+type planner struct {
+	image *elfImage
+	room  *room
+}
+
+// plan returns the routes of all sites that have one. All of them are planned
+// at once: were room given out on demand, two plans of one file could use the
+// same bytes for different sites.
+func plan(m *elfImage) map[uint64]*Route {
+	sites := findSites(m)
+	p := planner{m, newRoom(m, sites)}
+	routes := make(map[uint64]*Route, len(sites))
+	for _, way := range []func(uint64) *Route{p.nearRoute, p.farRoute, p.twoHopRoute} {
+		for _, site := range sites {
+			if routes[site] != nil {
+				continue
+			}
+			if r := way(site); r != nil {
+				routes[site] = r
+			}
+		}
+	}
+	return routes
+}
+
+// findSites returns the addresses of the bytes of SYSCALL instructions.
+func findSites(m *elfImage) []uint64 {
+	var sites []uint64
+	for i := range m.segments {
+		s := &m.segments[i]
+		for at := 0; len(sites) < maxSites; at += syscallSize {
+			n := bytes.Index(s.code[at:], syscallCode)
+			if n < 0 {
+				break
+			}
+			at += n
+			sites = append(sites, s.vaddr+uint64(at))
+		}
+	}
+	return sites
+}
+
+// nearRoute leads from the site to a trampoline within reach.
+func (p *planner) nearRoute(site uint64) *Route {
+	for _, at := range p.room.places(trampolineSize, lowest(site), highest(site)) {
+		at.take(trampolineSize)
+		return &Route{Kind: Near, Writes: []Write{p.trampoline(at.at), p.divert(site, at.at)}}
+	}
+	return nil
+}
+
+// farRoute leads from the site over a long jump within reach to a trampoline.
+func (p *planner) farRoute(site uint64) *Route {
+	for _, at := range p.room.places(jumpSize, lowest(site), highest(site)) {
+		writes, ok := p.longJump(at)
+		if !ok {
+			return nil
+		}
+		return &Route{Kind: Far, Writes: append(writes, p.divert(site, at.at))}
+	}
+	return nil
+}
+
+// twoHopRoute leads from the site over a short jump to what the other routes
+// begin with.
+func (p *planner) twoHopRoute(site uint64) *Route {
+	for _, hop := range p.room.places(hopSize, lowest(site), highest(site)) {
+		saved := *hop.span
+		hop.take(hopSize)
+		var writes []Write
+		var next uint64
+		if near := p.room.places(trampolineSize, lowest(hop.at), highest(hop.at)); len(near) > 0 {
+			next = near[0].at
+			near[0].take(trampolineSize)
+			writes = []Write{p.trampoline(next)}
+		} else if far := p.room.places(jumpSize, lowest(hop.at), highest(hop.at)); len(far) > 0 {
+			next = far[0].at
+			writes, _ = p.longJump(far[0])
+		}
+		if writes == nil {
+			*hop.span = saved
+			continue
+		}
+		writes = append(writes, Write{Addr: hop.at, Old: p.old(hop.at, hopSize), New: shortJump(hop.at, next), Thunk: -1})
+		return &Route{Kind: TwoHops, Writes: append(writes, p.divert(site, hop.at))}
+	}
+	return nil
+}
+
+// longJump makes the jump at the place to a trampoline somewhere.
+func (p *planner) longJump(at place) ([]Write, bool) {
+	to, ok := p.room.takeFar(trampolineSize)
+	if !ok {
+		return nil, false
+	}
+	jump, ok := jumpTo(at.at, to)
+	if !ok {
+		return nil, false
+	}
+	at.take(jumpSize)
+	return []Write{p.trampoline(to), {Addr: at.at, Old: p.old(at.at, jumpSize), New: jump, Thunk: -1}}, true
+}
+
+// divert is the write at the site.
+func (p *planner) divert(site, to uint64) Write {
+	return Write{Addr: site, Old: p.old(site, syscallSize), New: shortJump(site, to), Thunk: -1, Live: true, Atomic: inWord(site, syscallSize)}
+}
+
+// trampoline is the write of the way to the thunk.
+func (p *planner) trampoline(at uint64) Write {
+	return Write{Addr: at, Old: p.old(at, trampolineSize), New: []byte{0xb9, 0, 0, 0, 0, 0xff, 0xe1}, Thunk: 1}
+}
+
+// old returns what the file has at an address: code, or what lies behind it in
+// its last page.
+func (p *planner) old(at uint64, n int) []byte {
+	for i := range p.image.segments {
+		s := &p.image.segments[i]
+		if at >= s.end() && at < s.end()+uint64(len(s.tail)) {
+			return bytes.Clone(s.tail[at-s.end():][:n])
+		}
+	}
+	return bytes.Clone(p.image.bytes(at, n))
+}
+
+// inWord reports whether n bytes lie in one aligned word of 8 bytes.
+func inWord(at, n uint64) bool { return at%8+n <= 8 }
+
+// lowest and highest bound what a short jump at an address reaches.
+func lowest(at uint64) uint64  { return at - min(at, reach) }
+func highest(at uint64) uint64 { return at + hopSize + math.MaxInt8 }
+
+func shortJump(from, to uint64) []byte {
+	return []byte{0xeb, byte(to - (from + hopSize))}
+}
+
+// jumpTo returns a jmp rel32; false if it does not reach.
+func jumpTo(from, to uint64) ([]byte, bool) {
+	distance := int64(to - (from + jumpSize))
+	if distance != int64(int32(distance)) {
+		return nil, false
+	}
+	return binary.LittleEndian.AppendUint32([]byte{0xe9}, uint32(distance)), true
+}

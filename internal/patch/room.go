@@ -1,0 +1,180 @@
+package patch
+
+import (
+	"cmp"
+	"slices"
+	"sort"
+)
+
+// span is a run of bytes that nothing enters and that is free to be used.
+type span struct{ start, end uint64 }
+
+func (s span) len() uint64 { return s.end - s.start }
+
+// room hands out the bytes of a file that no control flow enters. What it has
+// given can be taken back by restoring a saved copy of the span.
+type room struct {
+	near []span // by address: within reach of some call site
+	far  []span // the others
+	next int    // the first of far that is not exhausted
+}
+
+// reach is how far a short jump goes, in both directions and rounded down.
+const reach = 126
+
+// newRoom finds the free bytes of the image.
+func newRoom(m *elfImage, sites []uint64) *room {
+	r := new(room)
+	for _, s := range m.segments {
+		if len(s.tail) > 0 {
+			r.far = append(r.far, span{s.end(), s.end() + uint64(len(s.tail))})
+		}
+	}
+	for _, g := range gaps(m) {
+		const twoHops = 2 * reach
+		i, _ := slices.BinarySearch(sites, g.start-min(g.start, twoHops))
+		if i < len(sites) && sites[i] < g.end+twoHops {
+			r.near = append(r.near, g)
+		} else if g.len() >= trampolineSize {
+			r.far = append(r.far, g)
+		}
+	}
+	return r
+}
+
+// gaps returns the padding between functions, by address.
+func gaps(m *elfImage) []span {
+	var found []span
+	for i := 1; i < len(m.functions); i++ {
+		last := m.functions[i-1]
+		g := span{last.end, m.functions[i].start}
+		if g.start >= g.end {
+			if g.start > m.functions[i].end {
+				// One within another: keep the end that matters for the next gap.
+				m.functions[i] = last
+			}
+			continue
+		}
+		b := m.bytes(g.start, int(min(g.len(), maxGap+1)))
+		if uint64(len(b)) == g.len() && g.len() <= maxGap && isPadding(b) && endsFlow(m.bytes(last.start, int(last.end-last.start))) {
+			found = append(found, g)
+		}
+	}
+	return found
+}
+
+// maxGap is the largest padding that is believed to be padding.
+const maxGap = 4096
+
+// isPadding reports whether b consists of whole NOP and INT3 instructions.
+func isPadding(b []byte) bool {
+	for len(b) > 0 {
+		n := nopLen(b)
+		if n == 0 || n > len(b) {
+			return false
+		}
+		b = b[n:]
+	}
+	return true
+}
+
+// nopLen returns the length of the NOP or INT3 at the start of b, 0 if there
+// is none.
+func nopLen(b []byte) int {
+	const (
+		int3, nop      = 0xcc, 0x90
+		operand16, cs  = 0x66, 0x2e
+		maxInstruction = 15
+	)
+	if b[0] == int3 {
+		return 1
+	}
+	i := 0
+	for i < len(b) && i < maxInstruction && (b[i] == operand16 || b[i] == cs) {
+		i++
+	}
+	switch {
+	case i < len(b) && b[i] == nop:
+		return i + 1
+	case i+2 >= len(b) || b[i] != 0x0f || b[i+1] != 0x1f:
+		return 0
+	}
+	modrm := b[i+2]
+	n := i + 3
+	mod, rm := modrm>>6, modrm&7
+	if mod != 3 && rm == 4 {
+		n++ // SIB; its base is not examined: assemblers pad with RAX only
+	}
+	switch mod {
+	case 0:
+		if rm == 5 {
+			n += 4
+		}
+	case 1:
+		n++
+	case 2:
+		n += 4
+	}
+	return n
+}
+
+// within calls f for the spans that overlap the addresses from lo up to hi.
+func (r *room) within(lo, hi uint64, f func(*span)) {
+	i := sort.Search(len(r.near), func(i int) bool { return r.near[i].end > lo })
+	for ; i < len(r.near) && r.near[i].start < hi; i++ {
+		f(&r.near[i])
+	}
+}
+
+// place is where in a span a number of bytes fit.
+type place struct {
+	span *span
+	at   uint64
+}
+
+// places returns where n bytes can begin at an address from lo to hi, the
+// tightest span first.
+func (r *room) places(n, lo, hi uint64) []place {
+	var found []place
+	r.within(lo, hi+1, func(s *span) {
+		if s.len() < n {
+			return
+		}
+		switch last := s.end - n; {
+		case s.start >= lo && s.start <= hi:
+			found = append(found, place{s, s.start})
+		case last >= lo && last <= hi:
+			found = append(found, place{s, last})
+		case s.start < lo && last > hi:
+			found = append(found, place{s, hi})
+		}
+	})
+	slices.SortStableFunc(found, func(a, b place) int { return cmp.Compare(a.span.len(), b.span.len()) })
+	return found
+}
+
+// take uses n bytes at p. What lies on the shorter side of them, if anything,
+// is given up.
+func (p place) take(n uint64) {
+	if before, after := p.at-p.span.start, p.span.end-(p.at+n); before > after {
+		p.span.end = p.at
+	} else {
+		p.span.start = p.at + n
+	}
+}
+
+// takeFar uses n bytes out of anyone's reach.
+func (r *room) takeFar(n uint64) (uint64, bool) {
+	for i := r.next; i < len(r.far); i++ {
+		s := &r.far[i]
+		if s.len() >= n {
+			at := s.start
+			s.start += n
+			return at, true
+		}
+		if s.len() < trampolineSize && i == r.next {
+			r.next++
+		}
+	}
+	return 0, false
+}
