@@ -44,13 +44,23 @@ Shells are exempt, because they place redirections by number.
 
 COMMAND runs as it would alone: with the same standard streams, terminal, job
 control, environment, working directory and limits. Signals that are sent to
-indirect reach it. Programs that outlive COMMAND stay served in the background.
+indirect reach it. Programs that outlive COMMAND stay served in the background,
+and so does COMMAND itself if indirect is killed.
 
 A line on standard error tells if a call could not be given its flags.
 
 The exit status is that of COMMAND, 128+N if signal N ended it, 127 if it was
 not found, 126 if it cannot be executed, and 125 if indirect itself failed:
-then COMMAND was not started.`,
+then COMMAND was not started.
+
+Differences that remain: COMMAND's parent is indirect, which keeps standard
+error open until COMMAND ends. A signal that a process outside of COMMAND sends
+to the whole process group comes twice, directly and through indirect. A signal
+that is ignored when indirect starts is not ignored in COMMAND, unless it is
+HUP, INT, CONT, TSTP, TTIN or TTOU; a blocked HUP, INT, QUIT, ABRT, TERM, CHLD
+or PROF is not blocked; a closed standard stream is /dev/null: so far the
+runtime of the language that indirect is written in hides how it was started.
+Without CAP_SYS_ADMIN, set-user-ID programs run without their owner's rights.`,
 		Example: `  indirect run -- make -j8
   indirect run --summary -- python3 server.py
   indirect run --add cloexec,nonseq -- redis-server

@@ -8,6 +8,12 @@
 // command. Nothing of ours reaches the command: it gets the descriptors,
 // environment, working directory, limits and signal state that it would have
 // had without us.
+//
+// The Go runtime changes some of what it is started with before any of our
+// code runs, and there is no way to learn how it was: see [signals.Inherited]
+// for signals; standard streams that were closed are /dev/null
+// (runtime/fds_unix.go); and a limit on address space (RLIMIT_AS) must leave
+// room for the runtime itself.
 package launch
 
 import (
