@@ -10,6 +10,8 @@ import (
 
 // handlerPipe is where the handler writes to. There is one set of signal
 // handlers in a process, and a handler has no other way to know.
+//
+//lint:ignore U1000 the assembly reads it
 var handlerPipe int32
 
 // handlerAddress returns the address of the handler, which writes its
