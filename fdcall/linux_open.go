@@ -80,7 +80,7 @@ func mounting() []Call {
 }
 
 const (
-	oCreatWronlyTrunc = 0o1101
+	oCreatWronlyTrunc = 0o1101 | 0o100000 // and O_LARGEFILE: creat(2) forces it on 64-bit kernels, a 32-bit open(2) does not
 	mfdCloexec        = 1
 	fsopenCloexec     = 1
 	fsmountCloexec    = 1

@@ -192,14 +192,23 @@ func (e *engine) fill(n listener.Notification, tid int) error {
 	if uint32(n.Args[0]) != e.Base && !mappedAt(tid, e.Base) {
 		return fmt.Errorf("the image of process %d was not mapped: mmap returned %d", tid, int32(n.Args[0]))
 	}
-	h := image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}
-	if err := m.Write(uint64(e.Base), p.code.Bytes(h)); err != nil {
+	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}
+	var known []knownSite
+	if !e.NoPatch {
+		if known, err = e.knownSites(tid, s); err != nil {
+			return err
+		}
+	}
+	if err := m.Write(uint64(e.Base), p.code.Bytes(s.header, s.thunks)); err != nil {
 		return err
 	}
 	e.ledger.images.Add(1)
 	e.ledger.programs.Add(1)
-	if !e.NoPatch {
-		return e.patchKnown(tid, m, h)
+	alone := aloneOnce(tid)
+	for _, k := range known {
+		if applyRoute(m, k.route, k.bias, image.ThunkAddress(e.Base, k.thunk), alone) == nil {
+			e.ledger.served[maxCalls-1][patched].Add(1)
+		}
 	}
 	return nil
 }

@@ -146,10 +146,8 @@ func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.
 	back := end
 	setCall(&back, abi, 0, registersOf(r, abi))
 	back.Rip, back.Rax, back.Orig_rax = end.Rip, result, uint64(uint32(n.Nr))
-	if err := t.SetRegs(back); err != nil {
-		return err
-	}
-	return t.Detach(0)
+	e.inPlace.Delete(tid) // its next call is a new one
+	return resume(t, back)
 }
 
 // toSyscall lets the thread go on to its next system call stop.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/seed-055cd0c8/indirect/internal/image"
 	"github.com/seed-055cd0c8/indirect/internal/listener"
@@ -97,17 +98,23 @@ func (s *imageState) thunk(ret uint64) (int, error) {
 		if i = int(s.header.Thunks); i >= image.MaxThunks {
 			return 0, errFull
 		}
-		code := image.Thunk(i, ret)
-		if err := s.mem.Write(uint64(image.ThunkAddress(s.base, i)), code); err != nil {
+		i = s.add(ret)
+		if err := s.mem.Write(uint64(image.ThunkAddress(s.base, i)), s.code(i)); err != nil {
 			return 0, err
 		}
-		s.thunks = append(s.thunks, code...)
-		s.header.Thunks++
 		if err := s.writeHeader(); err != nil {
 			return 0, err
 		}
 	}
 	return i, nil
+}
+
+// add makes a thunk, without writing it.
+func (s *imageState) add(ret uint64) int {
+	i := int(s.header.Thunks)
+	s.thunks = append(s.thunks, image.Thunk(i, ret)...)
+	s.header.Thunks++
+	return i
 }
 
 // code is the code of thunk i.
@@ -147,7 +154,7 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 	}
 	site := n.IP - syscallLen
 	route, bias, ok := e.routeOf(tid, maps, site)
-	if ok && applyRoute(tid, m, route, bias, thunk) == nil {
+	if ok && applyRoute(m, route, bias, thunk, aloneOnce(tid)) == nil {
 		return thunk, true, nil
 	}
 	return thunk, false, m.Write(uint64(thunk)+image.UnroutableAt, []byte{1})
@@ -181,43 +188,48 @@ func (e *engine) routeOf(tid int, maps []tracee.Mapping, site uint64) (*patch.Ro
 	return nil, 0, false
 }
 
-// patchKnown diverts, in a fresh image, all call sites of its files that have
-// been diverted in other processes.
-func (e *engine) patchKnown(tid int, m *tracee.Memory, h image.Header) error {
+// knownSite is a call site of a fresh image that has been diverted in other
+// processes.
+type knownSite struct {
+	route *patch.Route
+	bias  uint64
+	thunk int
+}
+
+// knownSites lists the call sites in the files of tid's process that have been
+// diverted in other processes, and adds a thunk for each to s.
+func (e *engine) knownSites(tid int, s *imageState) ([]knownSite, error) {
 	maps, err := tracee.CodeMaps(tid)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	s := &imageState{base: e.Base, mem: m, header: h}
+	var all []knownSite
 	for i := range maps {
 		mapping := &maps[i]
 		f, ok := e.sites.files[fileID{mapping.Dev, mapping.Inode}]
 		if !ok || f.plan == nil {
 			continue
 		}
+		first, ok := f.plan.Address(mapping.Offset)
+		if !ok {
+			continue
+		}
+		bias := mapping.Start - first
 		for _, address := range f.known {
+			site := address + bias
 			route, err := f.plan.Route(address)
-			if err != nil {
+			if err != nil || site < mapping.Start || site >= mapping.End || int(s.header.Thunks) >= image.MaxThunks {
 				continue
 			}
-			first, ok := f.plan.Address(mapping.Offset)
-			if !ok {
-				break
-			}
-			bias := mapping.Start - first
-			if site := address + bias; site < mapping.Start || site >= mapping.End {
-				continue
-			}
-			thunk, err := s.thunk(address + bias + syscallLen)
-			if err != nil {
-				return err
-			}
-			if applyRoute(tid, m, route, bias, image.ThunkAddress(e.Base, thunk)) == nil {
-				e.ledger.served[maxCalls-1][patched].Add(1)
-			}
+			all = append(all, knownSite{route, bias, s.add(site + syscallLen)})
 		}
 	}
-	return nil
+	return all, nil
+}
+
+// aloneOnce answers tracee.Alone, and asks at most once.
+func aloneOnce(tid int) func() bool {
+	return sync.OnceValue(func() bool { return tracee.Alone(tid) })
 }
 
 var (
@@ -226,8 +238,9 @@ var (
 )
 
 // applyRoute writes a route into a process whose code is loaded bias bytes
-// above the file's addresses. An error means that the site is as it was.
-func applyRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64, thunk uint32) error {
+// above the file's addresses; alone tells whether no other thread can run in
+// them. An error means that the site is as it was.
+func applyRoute(m *tracee.Memory, route *patch.Route, bias uint64, thunk uint32, alone func() bool) error {
 	type change struct {
 		patch.Write
 		bytes []byte
@@ -255,7 +268,7 @@ func applyRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64, thun
 		changes[i] = c
 	}
 	for _, c := range changes {
-		if c.Live && !c.Atomic && !c.done && !tracee.Alone(tid) {
+		if c.Live && !c.Atomic && !c.done && !alone() {
 			return errShared
 		}
 	}

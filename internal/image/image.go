@@ -268,10 +268,12 @@ func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
 	return r, nil
 }
 
-// Bytes returns the image's first pages, with the header h.
-func (c *Code) Bytes(h Header) []byte {
-	b := bytes.Clone(c.pages[:])
+// Bytes returns the content of an image with the header h and its thunks.
+func (c *Code) Bytes(h Header, thunks []byte) []byte {
+	b := make([]byte, max(Filled, thunksAt+len(thunks)))
+	copy(b, c.pages[:])
 	copy(b[headerAt:], h.Marshal())
+	copy(b[thunksAt:], thunks)
 	return b
 }
 
