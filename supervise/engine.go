@@ -7,6 +7,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -160,6 +161,10 @@ func (e *engine) handle(n listener.Notification) {
 		return
 	}
 	err := e.enforce(n, abi, c)
+	for try := 0; errors.Is(err, unix.EPERM) && try < maxDetaching && ours(int(n.TID), try == 0); try++ {
+		time.Sleep(detaching)
+		err = e.enforce(n, abi, c)
+	}
 	switch {
 	case err != nil && !e.listener.Valid(n.ID): // it died, or has its answer
 	case err == nil || errors.Is(err, listener.ErrGone) || errors.Is(err, tracee.ErrGone):
@@ -177,6 +182,25 @@ func (e *engine) handle(n listener.Notification) {
 		e.pass(n, c, failed)
 		e.complain(fmt.Errorf("%s of thread %d: %w", c.ID(), n.TID, err))
 	}
+}
+
+// A worker may hold, for a moment, a thread that is not the one it was told of:
+// an execve gives the thread that makes it the ID of its process's first
+// thread. The other workers wait.
+const (
+	detaching    = 200 * time.Microsecond
+	maxDetaching = 500
+)
+
+// ours reports whether one of our own threads traces tid. Has it been let go
+// since, that counts only the first time.
+func ours(tid int, first bool) bool {
+	s, err := tracee.ReadStatus(tid)
+	if err != nil || s.Tracer == 0 {
+		return err == nil && first
+	}
+	_, err = os.Stat(fmt.Sprintf("/proc/self/task/%d", s.Tracer))
+	return err == nil
 }
 
 var (
