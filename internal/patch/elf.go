@@ -14,7 +14,7 @@ const (
 
 	maxCode   = 128 << 20 // bytes of executable segments
 	maxFrames = 64 << 20  // bytes of .eh_frame
-	maxHeads  = 1 << 16   // program or section headers
+	maxParts  = 16        // executable segments
 )
 
 // segment is an executable PT_LOAD.
@@ -32,12 +32,22 @@ type elfImage struct {
 	functions []function
 }
 
+// segment returns the executable segment that has the address, or nil.
+func (m *elfImage) segment(address uint64) *segment {
+	for i := range m.segments {
+		if s := &m.segments[i]; address >= s.vaddr && address < s.end() {
+			return s
+		}
+	}
+	return nil
+}
+
 // bytes returns n bytes of code at address, nil if they are not all code.
-func (m *elfImage) bytes(address uint64, n int) []byte {
+func (m *elfImage) bytes(address, n uint64) []byte {
 	for i := range m.segments {
 		s := &m.segments[i]
-		if at := address - s.vaddr; address >= s.vaddr && at <= s.filesz && uint64(n) <= s.filesz-at {
-			return s.code[at : at+uint64(n)]
+		if at := address - s.vaddr; address >= s.vaddr && at <= s.filesz && n <= s.filesz-at {
+			return s.code[at:][:n]
 		}
 	}
 	return nil
@@ -124,8 +134,10 @@ func readELF(r io.ReaderAt, size int64) (*elfImage, error) {
 	if m.segments, err = readSegments(f, programs); err != nil {
 		return nil, err
 	}
-	frames, address := findFrames(f, &h, programs)
-	m.functions = m.trusted(parseFrames(frames, address))
+	// Damaged section headers count as absent: a plan can do without.
+	sections, _ := table[sectionHeader](f, h.Shoff, h.Shnum, h.Shentsize)
+	frames, address := findFrames(f, &h, sections, programs)
+	m.functions = m.trusted(append(parseFrames(frames, address), symbols(f, sections)...))
 	return m, nil
 }
 
@@ -156,8 +168,8 @@ func readSegments(f source, programs []programHeader) ([]segment, error) {
 		if p.Off > f.size || p.Filesz > f.size-p.Off || p.Vaddr > math.MaxInt64-f.size-pageSize || (p.Vaddr-p.Off)%pageSize != 0 {
 			return nil, fmt.Errorf("executable segment at %#x lies outside the file", p.Vaddr)
 		}
-		if total += p.Filesz; total > maxCode {
-			return nil, fmt.Errorf("more than %d MiB of code", maxCode>>20)
+		if total += p.Filesz; total > maxCode || len(segments) == maxParts {
+			return nil, fmt.Errorf("more than %d MiB of code, or than %d segments of it", maxCode>>20, maxParts)
 		}
 		if n := len(segments); n > 0 && p.Vaddr < segments[n-1].end() {
 			return nil, fmt.Errorf("executable segment at %#x overlaps another", p.Vaddr)

@@ -7,28 +7,25 @@ import (
 	"slices"
 )
 
-// function is a range of code that .eh_frame describes.
+// function is a range of code that .eh_frame or a symbol describes.
 type function struct{ start, end uint64 }
 
 // findFrames returns the bytes of .eh_frame and their address: by its section,
 // or, if the file has no section headers, by the header that PT_GNU_EH_FRAME
-// points to (LSB Core, 10.6). A file without either has none; damage counts as
-// absence, because a plan can do without.
-func findFrames(f source, h *elfHeader, programs []programHeader) ([]byte, uint64) {
-	sections, err := table[sectionHeader](f, h.Shoff, h.Shnum, h.Shentsize)
-	if err == nil && int(h.Shstrndx) < len(sections) {
+// points to (LSB Core, 10.6). A file without either has none.
+func findFrames(f source, h *elfHeader, sections []sectionHeader, programs []programHeader) ([]byte, uint64) {
+	if int(h.Shstrndx) < len(sections) {
 		const maxNames = 1 << 20
 		names := &sections[h.Shstrndx]
-		text, err := f.read(names.Off, min(names.Size, maxNames))
+		text, _ := f.read(names.Off, min(names.Size, maxNames))
 		for i := range sections {
 			s := &sections[i]
-			if err != nil || uint64(s.Name) > uint64(len(text)) || s.Type == shtNobits || s.Size > maxFrames {
+			if s.Type == shtNobits || s.Size > maxFrames || uint64(s.Name) >= uint64(len(text)) ||
+				!bytes.HasPrefix(text[s.Name:], []byte(".eh_frame\x00")) {
 				continue
 			}
-			if bytes.HasPrefix(text[s.Name:], []byte(".eh_frame\x00")) {
-				if b, err := f.read(s.Off, s.Size); err == nil {
-					return b, s.Addr
-				}
+			if b, err := f.read(s.Off, s.Size); err == nil {
+				return b, s.Addr
 			}
 		}
 	}
@@ -195,13 +192,45 @@ func fdeRange(b []byte, address uint64, encoding byte) (function, bool) {
 	return function{start, start + length}, length > 0 && start+length > start
 }
 
+// symbols returns the ranges of the functions in the symbol tables: musl has
+// no .eh_frame, but its shared library has dynamic symbols.
+func symbols(f source, sections []sectionHeader) []function {
+	const (
+		symtab, dynsym = 2, 11
+		entry          = 24
+		maxTable       = 64 << 20
+	)
+	var functions []function
+	for i := range sections {
+		s := &sections[i]
+		if s.Type != symtab && s.Type != dynsym || s.Size > maxTable {
+			continue
+		}
+		b, err := f.read(s.Off, s.Size)
+		if err != nil {
+			continue
+		}
+		for ; len(b) >= entry; b = b[entry:] {
+			// name, info, other, section, value, size
+			const plain, indirect = 2, 10
+			kind, section := b[4]&0xf, binary.LittleEndian.Uint16(b[6:])
+			if kind != plain && kind != indirect || section == 0 {
+				continue
+			}
+			start, size := binary.LittleEndian.Uint64(b[8:]), binary.LittleEndian.Uint64(b[16:])
+			if size > 0 && start+size > start {
+				functions = append(functions, function{start, start + size})
+			}
+		}
+	}
+	return functions
+}
+
 // trusted sorts the functions and drops those that do not lie in code.
 func (m *elfImage) trusted(functions []function) []function {
-	functions = slices.DeleteFunc(functions, func(f function) bool {
-		return !slices.ContainsFunc(m.segments, func(s segment) bool { return f.start >= s.vaddr && f.end <= s.end() })
-	})
+	functions = slices.DeleteFunc(functions, func(f function) bool { return m.bytes(f.start, f.end-f.start) == nil })
 	slices.SortFunc(functions, func(a, b function) int {
 		return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.end, b.end))
 	})
-	return functions
+	return slices.Compact(functions)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
+	"slices"
 )
 
 const (
@@ -15,12 +16,16 @@ const (
 	maxSites = 1 << 13
 )
 
-var syscallCode = []byte{0x0f, 0x05}
+var (
+	syscallCode    = []byte{0x0f, 0x05}
+	trampolineCode = []byte{0xb9, 0, 0, 0, 0, 0xff, 0xe1}
+)
 
 // planner makes the routes of one file.
 type planner struct {
-	image *elfImage
-	room  *room
+	image   *elfImage
+	room    *room
+	targets *targets
 }
 
 // plan returns the routes of all sites that have one. All of them are planned
@@ -28,9 +33,14 @@ type planner struct {
 // same bytes for different sites.
 func plan(m *elfImage) map[uint64]*Route {
 	sites := findSites(m)
-	p := planner{m, newRoom(m, sites)}
+	if len(sites) == 0 {
+		return nil
+	}
+	t := newTargets(m.segments)
+	free := slices.DeleteFunc(gaps(m), t.hit)
+	p := planner{m, newRoom(m, free, sites), t}
 	routes := make(map[uint64]*Route, len(sites))
-	for _, way := range []func(uint64) *Route{p.nearRoute, p.farRoute, p.twoHopRoute} {
+	for _, way := range []func(uint64) *Route{p.nearRoute, p.farRoute, p.twoHopRoute, p.movedRoute} {
 		for _, site := range sites {
 			if routes[site] != nil {
 				continue
@@ -128,12 +138,12 @@ func (p *planner) divert(site, to uint64) Write {
 
 // trampoline is the write of the way to the thunk.
 func (p *planner) trampoline(at uint64) Write {
-	return Write{Addr: at, Old: p.old(at, trampolineSize), New: []byte{0xb9, 0, 0, 0, 0, 0xff, 0xe1}, Thunk: 1}
+	return Write{Addr: at, Old: p.old(at, trampolineSize), New: bytes.Clone(trampolineCode), Thunk: 1}
 }
 
 // old returns what the file has at an address: code, or what lies behind it in
 // its last page.
-func (p *planner) old(at uint64, n int) []byte {
+func (p *planner) old(at, n uint64) []byte {
 	for i := range p.image.segments {
 		s := &p.image.segments[i]
 		if at >= s.end() && at < s.end()+uint64(len(s.tail)) {

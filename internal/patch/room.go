@@ -22,15 +22,15 @@ type room struct {
 // reach is how far a short jump goes, in both directions and rounded down.
 const reach = 126
 
-// newRoom finds the free bytes of the image.
-func newRoom(m *elfImage, sites []uint64) *room {
+// newRoom sorts the free spans of the image, which are in ascending order.
+func newRoom(m *elfImage, gaps []span, sites []uint64) *room {
 	r := new(room)
 	for _, s := range m.segments {
 		if len(s.tail) > 0 {
 			r.far = append(r.far, span{s.end(), s.end() + uint64(len(s.tail))})
 		}
 	}
-	for _, g := range gaps(m) {
+	for _, g := range gaps {
 		const twoHops = 2 * reach
 		i, _ := slices.BinarySearch(sites, g.start-min(g.start, twoHops))
 		if i < len(sites) && sites[i] < g.end+twoHops {
@@ -42,22 +42,22 @@ func newRoom(m *elfImage, sites []uint64) *room {
 	return r
 }
 
-// gaps returns the padding between functions, by address.
+// gaps returns the padding between functions that control flow does not enter,
+// by address, as far as the functions around it can tell: the one in front
+// ends in a jump or the like, and neither of them jumps there. Hand-written
+// code does fall through padding into the next function: glibc's
+// __memmove_chk is an example.
 func gaps(m *elfImage) []span {
 	var found []span
-	for i := 1; i < len(m.functions); i++ {
-		last := m.functions[i-1]
-		g := span{last.end, m.functions[i].start}
-		if g.start >= g.end {
-			if g.start > m.functions[i].end {
-				// One within another: keep the end that matters for the next gap.
-				m.functions[i] = last
-			}
-			continue
-		}
-		b := m.bytes(g.start, int(min(g.len(), maxGap+1)))
-		if uint64(len(b)) == g.len() && g.len() <= maxGap && isPadding(b) && endsFlow(m.bytes(last.start, int(last.end-last.start))) {
+	var last function // the one that ends last
+	for _, f := range m.functions {
+		g := span{last.end, f.start}
+		if last.end < f.start && last.end != 0 && g.len() <= maxGap && isPadding(m.bytes(g.start, g.len())) &&
+			m.leaves(last, g) && !m.jumpsTo(f, g) {
 			found = append(found, g)
+		}
+		if f.end > last.end {
+			last = f
 		}
 	}
 	return found
@@ -68,6 +68,9 @@ const maxGap = 4096
 
 // isPadding reports whether b consists of whole NOP and INT3 instructions.
 func isPadding(b []byte) bool {
+	if len(b) == 0 {
+		return false
+	}
 	for len(b) > 0 {
 		n := nopLen(b)
 		if n == 0 || n > len(b) {
@@ -82,9 +85,8 @@ func isPadding(b []byte) bool {
 // is none.
 func nopLen(b []byte) int {
 	const (
-		int3, nop      = 0xcc, 0x90
-		operand16, cs  = 0x66, 0x2e
-		maxInstruction = 15
+		int3, nop     = 0xcc, 0x90
+		operand16, cs = 0x66, 0x2e
 	)
 	if b[0] == int3 {
 		return 1
@@ -99,23 +101,8 @@ func nopLen(b []byte) int {
 	case i+2 >= len(b) || b[i] != 0x0f || b[i+1] != 0x1f:
 		return 0
 	}
-	modrm := b[i+2]
-	n := i + 3
-	mod, rm := modrm>>6, modrm&7
-	if mod != 3 && rm == 4 {
-		n++ // SIB; its base is not examined: assemblers pad with RAX only
-	}
-	switch mod {
-	case 0:
-		if rm == 5 {
-			n += 4
-		}
-	case 1:
-		n++
-	case 2:
-		n += 4
-	}
-	return n
+	n, _ := operandLen(b, i+2)
+	return i + 2 + n
 }
 
 // within calls f for the spans that overlap the addresses from lo up to hi.
