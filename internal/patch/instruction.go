@@ -144,14 +144,14 @@ func decode(code []byte, address uint64) (instruction, bool) {
 		return instruction{}, false
 	}
 	in := instruction{size: i}
-	next := address + uint64(i)
+	end := address + uint64(i)
 	switch kind {
 	case 'j':
 		in.flow = branch
-		in.target = next + uint64(int64(int8(code[i-1])))
+		in.target = end + uint64(int64(int8(code[i-1])))
 	case 'J':
 		in.flow = branch
-		in.target = next + uint64(int64(int32(binary.LittleEndian.Uint32(code[i-4:]))))
+		in.target = end + uint64(int64(int32(binary.LittleEndian.Uint32(code[i-4:]))))
 	}
 	in.flow = flowOf(two, op, code[modrm:i], in.flow)
 	return in, true
