@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
@@ -40,6 +43,11 @@ func testMain(m *testing.M) int {
 		return 1
 	}
 	programs = dir
+	// The programs are to inherit nothing that our starter left open.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		fmt.Fprintln(os.Stderr, "close_range (Linux 5.11):", err)
+		return 1
+	}
 	if indirect = os.Getenv("INDIRECT"); indirect != "" { // test an installed command
 		return m.Run()
 	}

@@ -1,0 +1,122 @@
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// A supervisor that is killed is replaced, a hundred times under load: no call
+// fails, and no other result is wrong.
+func TestSupervisorKilled(t *testing.T) {
+	for _, m := range []mode{cloexec, noPatch} {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			const kills = 100
+			program := glibc.compile(t, "load.c")
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			cmd, summary := m.command(ctx, t, program, "20")
+			var out, errs bytes.Buffer
+			cmd.Stdout, cmd.Stderr = &out, &errs
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			killed := 0
+			for last := 0; killed < kills && ctx.Err() == nil; {
+				pid := supervisorOf(cmd.Process.Pid)
+				if pid == 0 || pid == last {
+					time.Sleep(time.Millisecond)
+					continue
+				}
+				time.Sleep(time.Duration(killed%20) * time.Millisecond)
+				if syscall.Kill(pid, syscall.SIGKILL) == nil {
+					killed, last = killed+1, pid
+				}
+			}
+			if err := cmd.Wait(); err != nil {
+				t.Errorf("%v\n%s", err, tail(errs.String()))
+			}
+			if killed < kills {
+				t.Fatalf("killed %d supervisors, want %d\n%s", killed, kills, tail(errs.String()))
+			}
+			s := readSummary(t, summary)
+			if s.Supervisors < kills {
+				t.Errorf("%d supervisors, want more than %d", s.Supervisors, kills)
+			}
+			var made, without, programs, withoutFlags uint64
+			if _, err := fmt.Sscan(out.String(), &made, &without, &programs, &withoutFlags); err != nil {
+				t.Fatalf("%q: %v", out.String(), err)
+			}
+			t.Logf("%d descriptors, %d without the flag; %d programs, %d with such descriptors; counted as not enforced: %d",
+				made, without, programs, withoutFlags, s.Missed())
+			// A socket pair is one call.
+			if without+withoutFlags > 2*s.Missed() {
+				t.Errorf("%d descriptors and %d programs without the flag, but %d calls counted as not enforced",
+					without, withoutFlags, s.Missed())
+			}
+		})
+	}
+}
+
+// supervisorOf finds the supervisor among the children of a front, or 0.
+func supervisorOf(front int) int {
+	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", front))
+	if err != nil {
+		return 0
+	}
+	for _, task := range tasks {
+		b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/children", front, task.Name()))
+		if err != nil {
+			continue
+		}
+		for _, child := range strings.Fields(string(b)) {
+			pid, err := strconv.Atoi(child)
+			if err != nil {
+				continue
+			}
+			args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if err == nil && strings.HasPrefix(string(args), "indirect-supervisor\x00") {
+				return pid
+			}
+		}
+	}
+	return 0
+}
+
+// The command's processes go on, and stay served, when the front is killed.
+func TestFrontKilled(t *testing.T) {
+	t.Parallel()
+	program := glibc.compile(t, "daemon.c")
+	dir := t.TempDir()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd, _ := cloexec.command(ctx, t, "/bin/sh", "-c", `"$0" "$1"; sleep 50`, program, dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid, err := strconv.Atoi(await(t, filepath.Join(dir, "pid")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Kill(pid, syscall.SIGKILL) })
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Wait()
+	t.Cleanup(func() { syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }) // the shell
+	time.Sleep(50 * time.Millisecond)
+	if err := os.WriteFile(filepath.Join(dir, "go"), nil, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if got, want := await(t, filepath.Join(dir, "result")), "0 failures"; got != want {
+		t.Errorf("the program says %q, want %q", got, want)
+	}
+}
