@@ -51,9 +51,10 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 	switch {
 	case !ok && p.Want(c) == 0 && e.spare(n, c):
 		return nil
-	case !ok && e.caveErr == nil && !e.isBare(tid):
-		return e.land(n)
 	case !ok:
+		if vdso, ok := e.mayLand(tid); ok {
+			return e.land(n, vdso)
+		}
 		return e.runInPlace(n, abi, c, p)
 	case h.Flags&image.Cancels != 0 && c.Cancels:
 		return e.runInPlace(n, abi, c, p)
@@ -118,22 +119,41 @@ func resume(t *tracee.Thread, r tracee.Regs) error {
 	return t.Detach(0)
 }
 
-// land makes the thread map an image by itself: it is sent to the landing
-// code, which comes back to the call when the image is there.
-func (e *engine) land(n listener.Notification) error {
-	tid := int(n.TID)
+// mayLand returns where the vDSO of tid's process is, if the thread has not
+// yet tried to land in the image that it runs. A second try would be for ever
+// the same: there may be no room, or a seccomp filter of the program's own
+// that does not let it.
+func (e *engine) mayLand(tid int) (vdso uint64, ok bool) {
+	if e.caveErr != nil {
+		return 0, false
+	}
 	vdso, err := tracee.VDSO(tid)
 	if err != nil {
-		e.bare.Store(e.group(tid), nil)
-		return e.again(n)
+		return 0, false
 	}
+	e.images.Lock()
+	defer e.images.Unlock()
+	if tried, ok := e.landings[tid]; ok && tried == vdso {
+		return 0, false
+	}
+	if len(e.landings) >= maxPrograms {
+		clear(e.landings)
+	}
+	e.landings[tid] = vdso
+	return vdso, true
+}
+
+// land makes the thread map an image by itself: it is sent to the landing
+// code, which comes back to the call when the image is there, and also when
+// anything goes wrong.
+func (e *engine) land(n listener.Notification, vdso uint64) error {
+	tid := int(n.TID)
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
 	if err := m.Write(vdso+e.cave, e.landing); err != nil {
-		e.bare.Store(e.group(tid), nil)
 		return e.again(n)
 	}
 	t, r, err := e.hold(n)
@@ -145,8 +165,7 @@ func (e *engine) land(n listener.Notification) error {
 	}
 	sp := r.Rsp - redZone - image.LandingFrameSize
 	if err := m.Write(sp, frame.Marshal()); err != nil {
-		e.bare.Store(e.group(tid), nil) // no stack: it stands still, and runs in place next time
-		return resume(t, r)
+		return resume(t, r) // there is no stack
 	}
 	r.Rsp, r.Rip = sp, vdso+e.cave
 	r.Rax = unix.SYS_MMAP
@@ -168,8 +187,10 @@ func (e *engine) again(n listener.Notification) error {
 // landed fills the image that a thread has mapped.
 func (e *engine) landed(n listener.Notification) {
 	tid := int(n.TID)
-	if err := e.fill(n, tid); err != nil {
-		e.bare.Store(e.group(tid), nil)
+	if err := e.fill(n, tid); err == nil {
+		e.images.Lock()
+		delete(e.landings, tid)
+		e.images.Unlock()
 	}
 	e.answer(e.listener.Return(n.ID, 0))
 }

@@ -24,10 +24,12 @@ import (
 // are run in place.
 func (e *engine) cancels(n listener.Notification) {
 	tid := int(n.TID)
-	if _, ok := e.header(tid); !ok && n.TID != 0 && e.caveErr == nil && !e.isBare(tid) {
+	if _, ok := e.header(tid); !ok {
 		// The mark lives in the image: make one, the call comes back.
-		if err := e.land(n); err == nil || errors.Is(err, tracee.ErrGone) {
-			return
+		if vdso, ok := e.mayLand(tid); ok {
+			if err := e.land(n, vdso); err == nil || errors.Is(err, tracee.ErrGone) {
+				return
+			}
 		}
 	}
 	if err := e.restoreSites(tid); err != nil && !errors.Is(err, tracee.ErrGone) {

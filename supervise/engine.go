@@ -36,11 +36,11 @@ type engine struct {
 	images   sync.Mutex
 	programs map[string]*program
 	sites    sites
-	spares   map[int]int // thread of an exempt program: calls let through
+	landings map[int]uint64 // thread: the vDSO of the image in which it has begun to land
+	spares   map[int]int    // thread of an exempt program: calls let through
 
 	inPlace sync.Map     // tid: a call of this thread is being run in place
 	blocked atomic.Int32 // how many there are
-	bare    sync.Map     // thread group: its image could not be given a stub
 }
 
 // program is what a policy means for one executable.
@@ -56,6 +56,7 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		index:    make(map[*fdcall.Call]int),
 		programs: make(map[string]*program),
 		sites:    newSites(),
+		landings: make(map[int]uint64),
 		spares:   make(map[int]int),
 	}
 	calls := e.table.All()
@@ -250,13 +251,6 @@ func (e *engine) group(tid int) int {
 		return tid
 	}
 	return s.TGID
-}
-
-// isBare reports whether the image of tid's process has been found to have no
-// room for a stub.
-func (e *engine) isBare(tid int) bool {
-	_, bare := e.bare.Load(e.group(tid))
-	return bare
 }
 
 // spare lets a call of an exempt program run as it is, and reports true, as

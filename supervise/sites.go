@@ -268,14 +268,14 @@ func applyRoute(m *tracee.Memory, route *patch.Route, bias uint64, thunk uint32,
 		changes[i] = c
 	}
 	for _, c := range changes {
-		if c.Live && !c.Atomic && !c.done && !alone() {
+		if c.Live && !atOnce(c.Write, bias) && !c.done && !alone() {
 			return errShared
 		}
 	}
 	for _, c := range changes {
 		write := m.Write
-		if c.Atomic {
-			write = m.WriteWord
+		if atOnce(c.Write, bias) {
+			write = m.WriteAtOnce
 		}
 		if c.done {
 			continue
@@ -287,11 +287,16 @@ func applyRoute(m *tracee.Memory, route *patch.Route, bias uint64, thunk uint32,
 	return nil
 }
 
+// atOnce reports whether a write may be made while other threads run there.
+func atOnce(w patch.Write, bias uint64) bool {
+	return w.Atomic || len(w.New) == syscallLen && tracee.AtOnce(w.Addr+bias, syscallLen)
+}
+
 // undoRoute restores the bytes of a diverted call site that control flow
 // reaches. An error means that it is still diverted.
 func undoRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64) error {
 	for _, w := range route.Writes {
-		if w.Live && !w.Atomic && !tracee.Alone(tid) {
+		if w.Live && !atOnce(w, bias) && !tracee.Alone(tid) {
 			return errShared
 		}
 	}
@@ -307,8 +312,8 @@ func undoRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64) error
 			continue // it was not diverted
 		}
 		write := m.Write
-		if w.Atomic {
-			write = m.WriteWord
+		if atOnce(w, bias) {
+			write = m.WriteAtOnce
 		}
 		if err := write(w.Addr+bias, w.Old); err != nil {
 			return err

