@@ -99,8 +99,9 @@ func decode(code []byte, address uint64) (instruction, bool) {
 				kind = 'Z'
 			}
 		}
-	case op == 0x8f && i < len(code) && code[i]>>3&7 != 0:
-		return instruction{}, false // AMD's XOP
+	case op == 0x8f && i < len(code) && code[i]>>3&7 != 0, // AMD's XOP
+		op == 0xff && i < len(code) && code[i]>>3&7 == 7:
+		return instruction{}, false
 	}
 	immediate := 0
 	switch kind {

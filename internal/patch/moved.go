@@ -1,6 +1,7 @@
 package patch
 
 import (
+	"bytes"
 	"encoding/hex"
 	"slices"
 	"sort"
@@ -83,16 +84,41 @@ func (m *movable) matches(b []byte) bool {
 // through the thunk. That holds only because nothing else jumps to the site:
 // it would find its number, say, overwritten.
 func (p *planner) movedRoute(site uint64) *Route {
+	writes := p.move(site)
+	if writes == nil {
+		return nil
+	}
+	return &Route{Kind: Moved, Entry: site, Writes: append(writes, p.divert(site, writes[1].Addr))}
+}
+
+// inFrontRoute is what a site in two words gets beside its route r, which may
+// be nil.
+func (p *planner) inFrontRoute(site uint64, r *Route) *Route {
+	var writes []Write
+	if r != nil && r.Kind == Moved {
+		writes = slices.Clone(r.Writes[:2])
+	} else {
+		writes = p.move(site)
+	}
+	if writes == nil || !writes[1].Atomic {
+		return nil
+	}
+	return &Route{Kind: InFront, Entry: writes[1].Addr, Writes: writes}
+}
+
+// move makes the writes that move the instruction in front of the site: one
+// for its copy, one for the jump to it.
+func (p *planner) move(site uint64) []Write {
 	const longest = 64
 	n := min(longest, site-p.image.segment(site).vaddr)
 	code := p.image.bytes(site-n, n)
 	for i := range movables {
 		m := &movables[i]
 		size := uint64(len(m.code))
-		if !m.matches(code) || !p.enteredInFront(site-size, site) {
+		at := site - size
+		if !m.matches(code) || bytes.Contains(code[n-size:], syscallCode) || !p.enteredInFront(at, site) {
 			continue
 		}
-		at := site - size
 		cave, ok := p.room.takeFar(size + trampolineSize)
 		if !ok {
 			return nil
@@ -105,11 +131,10 @@ func (p *planner) movedRoute(site uint64) *Route {
 			jump = append(jump, 0xcc) // never reached
 		}
 		old := p.old(at, size)
-		return &Route{Kind: Moved, Writes: []Write{
-			{Addr: cave, Old: p.old(cave, size+trampolineSize), New: append(slices.Clone(old), trampolineCode...), Thunk: int(size) + 1},
+		return []Write{
+			{Addr: cave, Old: p.old(cave, size+trampolineSize), New: append(bytes.Clone(old), trampolineCode...), Thunk: int(size) + 1},
 			{Addr: at, Old: old, New: jump, Thunk: -1, Live: true, Atomic: inWord(at, size)},
-			p.divert(site, at),
-		}}
+		}
 	}
 	return nil
 }

@@ -35,15 +35,20 @@ import (
 type File struct {
 	segments []segment
 	routes   map[uint64]*Route
+	inFront  map[uint64]*Route
 }
 
 // Route is a way from one call site to its thunk.
 type Route struct {
 	// Writes are the changes, in the order in which they must become visible.
 	// Between any two of them every thread that reaches the site still makes
-	// its call, once. The last one is at the site.
+	// its call, once. The last one makes the diversion live.
 	Writes []Write
 	Kind   Kind
+	// Entry is where a thread that is stopped in front of its call, at the
+	// site, has to go on so that it is diverted: at the site itself, but for
+	// [InFront].
+	Entry uint64
 }
 
 // Write is one change of a [Route]. Old and New have the same length.
@@ -69,6 +74,7 @@ const (
 	Far                     // a jump to a jump to it
 	TwoHops                 // two jumps over short distances, then Near or Far
 	Moved                   // the instruction in front of the site makes room for a jump
+	InFront                 // as Moved, but the site keeps its SYSCALL
 )
 
 // String returns the kind's name.
@@ -82,6 +88,8 @@ func (k Kind) String() string {
 		return "two hops"
 	case Moved:
 		return "moved"
+	case InFront:
+		return "in front"
 	}
 	return fmt.Sprintf("Kind(%d)", int(k))
 }
@@ -97,7 +105,11 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("plan call sites: %w", err)
 	}
-	return &File{segments: image.segments, routes: plan(image)}, nil
+	routes, inFront := plan(image)
+	for i := range image.segments {
+		image.segments[i].code = nil // no longer needed
+	}
+	return &File{image.segments, routes, inFront}, nil
 }
 
 // Route returns how to divert the SYSCALL instruction at the address site, or
@@ -108,6 +120,19 @@ func (f *File) Route(site uint64) (*Route, error) {
 		return r, nil
 	}
 	return nil, fmt.Errorf("divert the call at %#x: %w", site, ErrNoRoute)
+}
+
+// RouteInFront returns a second way for a site whose two bytes do not lie in one
+// word, so that [File.Route] cannot be used while other threads run: it changes
+// only the instruction in front of the site, with one store. A thread that
+// stands at the site at that moment makes its call undiverted; when it traps,
+// it goes on at [Route.Entry]. Both routes of a site can be applied to the same
+// process. The error is [ErrNoRoute] if there is no such way, or no need.
+func (f *File) RouteInFront(site uint64) (*Route, error) {
+	if r, ok := f.inFront[site]; ok {
+		return r, nil
+	}
+	return nil, fmt.Errorf("divert the call at %#x in front of it: %w", site, ErrNoRoute)
 }
 
 // Sites returns the addresses that have a route, in ascending order. Some may

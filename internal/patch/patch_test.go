@@ -114,7 +114,7 @@ var subjects = []struct {
 	{"go", func(t testing.TB) string { return buildGo(t) }, 50},
 }
 
-func open(t testing.TB, path string) *File {
+func open(t testing.TB, path string) (*File, []byte) {
 	t.Helper()
 	b, err := os.ReadFile(path)
 	if err != nil {
@@ -124,19 +124,20 @@ func open(t testing.TB, path string) *File {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return f
+	return f, b
 }
 
 func TestRoutes(t *testing.T) {
 	for _, subject := range subjects {
 		t.Run(subject.name, func(t *testing.T) {
 			path := subject.path(t)
-			f := open(t, path)
-			checkRoutes(t, f)
-			if diff := cmp.Diff(f.routes, open(t, path).routes); diff != "" {
+			f, file := open(t, path)
+			checkRoutes(t, f, file)
+			again, _ := open(t, path)
+			if diff := cmp.Diff(f.routes, again.routes); diff != "" {
 				t.Errorf("two plans of one file differ:\n%s", diff)
 			}
-			calls, routed, atomic := 0, 0, 0
+			calls, routed, atomic, inFront := 0, 0, 0, 0
 			kinds := make(map[Kind]int)
 			for _, l := range disassemble(t, path) {
 				if l.text != "syscall" {
@@ -152,11 +153,13 @@ func TestRoutes(t *testing.T) {
 				}
 				routed++
 				kinds[r.Kind]++
-				if !slices.ContainsFunc(r.Writes, func(w Write) bool { return w.Live && !w.Atomic }) {
+				if _, err := f.RouteInFront(l.address); !slices.ContainsFunc(r.Writes, func(w Write) bool { return w.Live && !w.Atomic }) {
 					atomic++
+				} else if err == nil {
+					inFront++
 				}
 			}
-			t.Logf("%d of %d call sites have a route, %d of them while other threads run: %v", routed, calls, atomic, kinds)
+			t.Logf("%d of %d call sites have a route, %d+%d of them while other threads run: %v", routed, calls, atomic, inFront, kinds)
 			if routed*100 < calls*subject.least || calls == 0 {
 				t.Errorf("%d of %d call sites have a route, want %d%%", routed, calls, subject.least)
 			}
@@ -165,23 +168,31 @@ func TestRoutes(t *testing.T) {
 }
 
 // memory is a process's, in which routes are applied.
-type memory map[uint64]byte
+type memory []segment
 
-func newMemory(f *File) memory {
-	m := make(memory)
-	for _, s := range f.segments {
-		for i, b := range append(bytes.Clone(s.code), s.tail...) {
-			m[s.vaddr+uint64(i)] = b
-		}
+// newMemory is what f, the plan of file, is applied to.
+func newMemory(f *File, file []byte) memory {
+	m := slices.Clone(f.segments)
+	for i := range m {
+		s := &m[i]
+		s.code = slices.Concat(file[s.offset:][:s.filesz], s.tail)
 	}
 	return m
 }
 
+// at returns the memory from an address on, nil where there is none.
+func (m memory) at(address uint64) []byte {
+	for _, s := range m {
+		if at := address - s.vaddr; at < uint64(len(s.code)) {
+			return s.code[at:]
+		}
+	}
+	return nil
+}
+
 func (m memory) read(at uint64, n int) []byte {
 	b := make([]byte, n)
-	for i := range b {
-		b[i] = m[at+uint64(i)]
-	}
+	copy(b, m.at(at))
 	return b
 }
 
@@ -207,9 +218,9 @@ func (m memory) thunkAfter(at uint64) (thunk uint32, executed []byte, ok bool) {
 }
 
 // checkRoutes applies all routes of a plan to one copy of its file's code.
-func checkRoutes(t testing.TB, f *File) {
+func checkRoutes(t testing.TB, f *File, file []byte) {
 	t.Helper()
-	m := newMemory(f)
+	m := newMemory(f, file)
 	written := make(map[uint64]uint64) // site by address
 	thunk := func(site uint64) uint32 { return uint32(site)*2654435761 | 1 }
 	for site, r := range f.routes {
@@ -238,11 +249,11 @@ func checkRoutes(t testing.TB, f *File) {
 				if other, ok := written[at]; ok {
 					t.Fatalf("%#x and %#x share %#x", site, other, at)
 				}
-				if _, ok := m[at]; !ok {
+				if m.at(at) == nil {
 					t.Fatalf("%#x: %#x is no code", site, at)
 				}
 				written[at] = site
-				m[at] = c
+				m.at(at)[0] = c
 			}
 			// What each state in between means for a thread at the site, or
 			// at the instruction in front of it.
@@ -251,7 +262,41 @@ func checkRoutes(t testing.TB, f *File) {
 			}
 		}
 	}
+	for site, r := range f.inFront {
+		if r.Kind != InFront || len(r.Writes) != 2 || r.Entry != r.Writes[1].Addr || !r.Writes[1].Atomic {
+			t.Fatalf("%#x: bad route in front %+v", site, r)
+		}
+		if own := f.routes[site]; own != nil && own.Kind == Moved {
+			if !cmp.Equal(own.Writes[:2], r.Writes) {
+				t.Fatalf("%#x: two ways to move:\n%+v\n%+v", site, own, r)
+			}
+			continue
+		}
+		for _, w := range r.Writes {
+			if !bytes.Equal(m.read(w.Addr, len(w.Old)), w.Old) {
+				t.Fatalf("%#x: % x at %#x, want % x", site, m.read(w.Addr, len(w.Old)), w.Addr, w.Old)
+			}
+			b := bytes.Clone(w.New)
+			if w.Thunk >= 0 {
+				binary.LittleEndian.PutUint32(b[w.Thunk:], thunk(site))
+			}
+			for i, c := range b {
+				at := w.Addr + uint64(i)
+				if other, ok := written[at]; ok {
+					t.Fatalf("%#x and %#x share %#x", site, other, at)
+				}
+				written[at] = site
+				m.at(at)[0] = c
+			}
+		}
+		if got, executed, ok := m.thunkAfter(r.Entry); !ok || got != thunk(site) || !bytes.Equal(executed, r.Writes[1].Old) {
+			t.Fatalf("%#x leads to %#x, %v over % x", r.Entry, got, ok, executed)
+		}
+	}
 	for site, r := range f.routes {
+		if r.Entry != site {
+			t.Fatalf("%#x: %+v", site, r)
+		}
 		got, executed, ok := m.thunkAfter(site)
 		if !ok || got != thunk(site) {
 			t.Fatalf("%#x (%v) leads to %#x, %v; want %#x", site, r.Kind, got, ok, thunk(site))
@@ -289,11 +334,7 @@ func TestPatchedProgram(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			path := build(t, test.compiler, append(test.flags, "-Wl,-Ttext-segment=0x400000")...)
 			want := run(t, path)
-			b, err := os.ReadFile(path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			f := open(t, path)
+			f, b := open(t, path)
 			patched := path + ".patched"
 			// Thunks go where the file has no more use for its bytes: a new
 			// segment in the place of the one for the stack's flags.
@@ -376,14 +417,14 @@ func TestMuslCancellationPoint(t *testing.T) {
 		"stripped": {[]string{"-s"}, Moved},
 	} {
 		t.Run(name, func(t *testing.T) {
-			f := open(t, build(t, "musl-gcc", append(test.flags, "-static", "-Os", "-DTHREADS")...))
+			f, b := open(t, build(t, "musl-gcc", append(test.flags, "-static", "-Os", "-DTHREADS")...))
 			point := movables[len(movables)-1]
-			s := f.segments[0]
-			at := bytes.Index(s.code, append(bytes.Clone(point.before), point.code...))
+			at := bytes.Index(b, append(bytes.Clone(point.before), point.code...))
 			if at < 0 {
 				t.Fatal("musl's __syscall_cp_asm has changed")
 			}
-			r, err := f.Route(s.vaddr + uint64(at+len(point.before)+len(point.code)))
+			site, _ := f.Address(uint64(at + len(point.before) + len(point.code)))
+			r, err := f.Route(site)
 			if err != nil || r.Kind != test.want {
 				t.Errorf("route %+v, %v; want %v", r, err, test.want)
 			}
@@ -424,7 +465,8 @@ func TestFallThroughIsNoPadding(t *testing.T) {
 				segments:  []segment{{vaddr: base, filesz: uint64(len(code)), code: code}},
 				functions: []function{{base, end}, {end + 9, end + 10}},
 			}
-			if got := len(gaps(m)) == 1; got != test.want {
+			got := m.isFree(span{end, end + 9}, m.functions[0], m.functions[1])
+			if got = got && !newTargets(m.segments).hit(span{end, end + 9}); got != test.want {
 				t.Errorf("padding is %v, want %v", got, test.want)
 			}
 		})
@@ -487,8 +529,8 @@ func TestMovedOnlyIfEnteredInFront(t *testing.T) {
 			code += call + test.behind
 			code += strings.Repeat("\x31\xc0", 200)
 			s := segment{vaddr: base, filesz: uint64(len(code)), code: []byte(code), tail: make([]byte, 100)}
-			r := plan(&elfImage{segments: []segment{s}})[site]
-			if (r != nil) != test.want {
+			routes, _ := plan(&elfImage{segments: []segment{s}})
+			if r := routes[site]; (r != nil) != test.want {
 				t.Errorf("route: %+v", r)
 			}
 		})

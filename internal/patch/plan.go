@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"math"
-	"slices"
 )
 
 const (
@@ -12,6 +11,8 @@ const (
 	hopSize        = 2 // jmp rel8
 	jumpSize       = 5 // jmp rel32
 	trampolineSize = 7 // mov $thunk, %ecx; jmp *%rcx
+
+	longestCave = 7 + trampolineSize // of movables
 
 	maxSites = 1 << 13
 )
@@ -31,15 +32,14 @@ type planner struct {
 // plan returns the routes of all sites that have one. All of them are planned
 // at once: were room given out on demand, two plans of one file could use the
 // same bytes for different sites.
-func plan(m *elfImage) map[uint64]*Route {
+func plan(m *elfImage) (routes, inFront map[uint64]*Route) {
 	sites := findSites(m)
 	if len(sites) == 0 {
-		return nil
+		return nil, nil
 	}
 	t := newTargets(m.segments)
-	free := slices.DeleteFunc(gaps(m), t.hit)
-	p := planner{m, newRoom(m, free, sites), t}
-	routes := make(map[uint64]*Route, len(sites))
+	p := planner{m, newRoom(m, sites, t), t}
+	routes = make(map[uint64]*Route, len(sites))
 	for _, way := range []func(uint64) *Route{p.nearRoute, p.farRoute, p.twoHopRoute, p.movedRoute} {
 		for _, site := range sites {
 			if routes[site] != nil {
@@ -50,7 +50,16 @@ func plan(m *elfImage) map[uint64]*Route {
 			}
 		}
 	}
-	return routes
+	inFront = make(map[uint64]*Route)
+	for _, site := range sites {
+		if inWord(site, syscallSize) {
+			continue
+		}
+		if r := p.inFrontRoute(site, routes[site]); r != nil {
+			inFront[site] = r
+		}
+	}
+	return routes, inFront
 }
 
 // findSites returns the addresses of the bytes of SYSCALL instructions.
@@ -74,7 +83,7 @@ func findSites(m *elfImage) []uint64 {
 func (p *planner) nearRoute(site uint64) *Route {
 	for _, at := range p.room.places(trampolineSize, lowest(site), highest(site)) {
 		at.take(trampolineSize)
-		return &Route{Kind: Near, Writes: []Write{p.trampoline(at.at), p.divert(site, at.at)}}
+		return &Route{Kind: Near, Entry: site, Writes: []Write{p.trampoline(at.at), p.divert(site, at.at)}}
 	}
 	return nil
 }
@@ -86,7 +95,7 @@ func (p *planner) farRoute(site uint64) *Route {
 		if !ok {
 			return nil
 		}
-		return &Route{Kind: Far, Writes: append(writes, p.divert(site, at.at))}
+		return &Route{Kind: Far, Entry: site, Writes: append(writes, p.divert(site, at.at))}
 	}
 	return nil
 }
@@ -112,7 +121,7 @@ func (p *planner) twoHopRoute(site uint64) *Route {
 			continue
 		}
 		writes = append(writes, Write{Addr: hop.at, Old: p.old(hop.at, hopSize), New: shortJump(hop.at, next), Thunk: -1})
-		return &Route{Kind: TwoHops, Writes: append(writes, p.divert(site, hop.at))}
+		return &Route{Kind: TwoHops, Entry: site, Writes: append(writes, p.divert(site, hop.at))}
 	}
 	return nil
 }

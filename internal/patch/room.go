@@ -22,45 +22,44 @@ type room struct {
 // reach is how far a short jump goes, in both directions and rounded down.
 const reach = 126
 
-// newRoom sorts the free spans of the image, which are in ascending order.
-func newRoom(m *elfImage, gaps []span, sites []uint64) *room {
+// newRoom finds the free bytes of the image: what lies behind its code, and
+// the padding between functions that control flow does not enter. Padding far
+// from all of the sites is wanted only until there is enough for them.
+func newRoom(m *elfImage, sites []uint64, t *targets) *room {
 	r := new(room)
 	for _, s := range m.segments {
 		if len(s.tail) > 0 {
 			r.far = append(r.far, span{s.end(), s.end() + uint64(len(s.tail))})
 		}
 	}
-	for _, g := range gaps {
-		const twoHops = 2 * reach
-		i, _ := slices.BinarySearch(sites, g.start-min(g.start, twoHops))
-		if i < len(sites) && sites[i] < g.end+twoHops {
-			r.near = append(r.near, g)
-		} else if g.len() >= trampolineSize {
-			r.far = append(r.far, g)
-		}
-	}
-	return r
-}
-
-// gaps returns the padding between functions that control flow does not enter,
-// by address, as far as the functions around it can tell: the one in front
-// ends in a jump or the like, and neither of them jumps there. Hand-written
-// code does fall through padding into the next function: glibc's
-// __memmove_chk is an example.
-func gaps(m *elfImage) []span {
-	var found []span
+	enough := len(r.far) + 2*len(sites)
 	var last function // the one that ends last
 	for _, f := range m.functions {
 		g := span{last.end, f.start}
-		if last.end < f.start && last.end != 0 && g.len() <= maxGap && isPadding(m.bytes(g.start, g.len())) &&
-			m.leaves(last, g) && !m.jumpsTo(f, g) {
-			found = append(found, g)
+		if last.end > 0 && g.start < g.end && g.len() <= maxGap {
+			const twoHops = 2 * reach
+			i, _ := slices.BinarySearch(sites, g.start-min(g.start, twoHops))
+			near := i < len(sites) && sites[i] < g.end+twoHops
+			switch wanted := near || g.len() >= longestCave && len(r.far) < enough; {
+			case !wanted || !m.isFree(g, last, f) || t.hit(g):
+			case near:
+				r.near = append(r.near, g)
+			default:
+				r.far = append(r.far, g)
+			}
 		}
 		if f.end > last.end {
 			last = f
 		}
 	}
-	return found
+	return r
+}
+
+// isFree reports whether the gap between two functions is padding that neither
+// of them enters. Hand-written code does fall through padding into the next
+// function: glibc's __memmove_chk is an example.
+func (m *elfImage) isFree(gap span, before, behind function) bool {
+	return isPadding(m.bytes(gap.start, gap.len())) && m.leaves(before, gap) && !m.jumpsTo(behind, gap)
 }
 
 // maxGap is the largest padding that is believed to be padding.
@@ -150,7 +149,7 @@ func (p place) take(n uint64) {
 	}
 }
 
-// takeFar uses n bytes out of anyone's reach.
+// takeFar uses n bytes out of anyone's reach, or, if there are none, anywhere.
 func (r *room) takeFar(n uint64) (uint64, bool) {
 	for i := r.next; i < len(r.far); i++ {
 		s := &r.far[i]
@@ -161,6 +160,12 @@ func (r *room) takeFar(n uint64) (uint64, bool) {
 		}
 		if s.len() < trampolineSize && i == r.next {
 			r.next++
+		}
+	}
+	for i := range r.near {
+		if s := &r.near[i]; s.len() >= n {
+			s.end -= n
+			return s.end, true
 		}
 	}
 	return 0, false
