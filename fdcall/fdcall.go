@@ -140,6 +140,15 @@ func (o Operand) Apply(args *[6]uint64) uint64 {
 type Upgrade struct {
 	To   string    // the [Call.ID] of the other row
 	Args []Operand // its arguments; those left out are zero
+	// Errno is an error of the other call that the flagless one reports
+	// differently; zero if there is none.
+	Errno Errno
+}
+
+// Errno is a pair of error numbers (errno(3)).
+type Errno struct {
+	Theirs uint8 // what the other call says
+	Ours   uint8 // what the flagless call says then
 }
 
 // NoFlags as [Call.FlagsArg] says that no argument carries flags.
@@ -218,6 +227,8 @@ type Plan struct {
 	// After are the properties that the call cannot give: to be set on each
 	// new descriptor before the program sees it.
 	After Want
+	// Errno is what to make of an error of To.
+	Errno Errno
 }
 
 // Applicable returns the part of w that means anything for the call's
@@ -272,6 +283,7 @@ func (t *Table) Plan(c *Call, w Want) (Plan, bool) {
 			p.Args[i] = Const(0)
 		}
 		copy(p.Args[:], c.Upgrade.Args)
+		p.Errno = c.Upgrade.Errno
 	}
 	// A descriptor that will be moved must not be inheritable at its first
 	// number: it is created close-on-exec whatever the final wish is.

@@ -19,8 +19,8 @@ func duplicating() []Call {
 	return []Call{
 		{
 			Name: "dup", Nr: nr(32, 41, 23), Shares: true, FlagsArg: NoFlags, Class: Alternative,
-			Upgrade: &Upgrade{To: "fcntl F_DUPFD_CLOEXEC", Args: []Operand{Arg(0), Const(fDupfdCloexec)}},
-			Since:   v(1, 0, 0), Source: "dup(2)", Note: "where RLIMIT_NOFILE is 0, fcntl fails with EINVAL instead of EMFILE",
+			Upgrade: &Upgrade{To: "fcntl F_DUPFD_CLOEXEC", Args: []Operand{Arg(0), Const(fDupfdCloexec)}, Errno: Errno{Theirs: einval, Ours: emfile}},
+			Since:   v(1, 0, 0), Source: "dup(2)", Note: "where RLIMIT_NOFILE is 0, fcntl fails with EINVAL, and dup with EMFILE",
 		},
 		{
 			Name: "dup2", Nr: nr(33, 63, None), Gives: Exact, GivesArg: 1, Shares: true, FlagsArg: NoFlags, Class: ByChoice,
@@ -58,4 +58,10 @@ func duplicating() []Call {
 const (
 	fDupfd        = 0
 	fDupfdCloexec = 1030
+)
+
+// Error numbers, equal on every ABI of the table.
+const (
+	einval = 22
+	emfile = 24
 )

@@ -11,7 +11,7 @@ func opening() []Call {
 		},
 		{
 			Name: "creat", Nr: nr(85, 8, None), FlagsArg: NoFlags, Class: Alternative, Cancels: true,
-			Upgrade: &Upgrade{To: "open", Args: []Operand{Arg(0), Const(oCreatWronlyTrunc), Arg(1)}},
+			Upgrade: &Upgrade{To: "open", Args: []Operand{Arg(0), Const(oCreatWronlyTrunc | oLargefile), Arg(1)}},
 			Since:   v(1, 0, 0), Source: "open(2)", Note: "open with O_CREAT|O_WRONLY|O_TRUNC",
 		},
 		{
@@ -80,7 +80,8 @@ func mounting() []Call {
 }
 
 const (
-	oCreatWronlyTrunc = 0o1101 | 0o100000 // and O_LARGEFILE: creat(2) forces it on 64-bit kernels, a 32-bit open(2) does not
+	oCreatWronlyTrunc = 0o1101
+	oLargefile        = 0o100000 // creat(2) forces it on 64-bit kernels, a 32-bit open(2) does not
 	mfdCloexec        = 1
 	fsopenCloexec     = 1
 	fsmountCloexec    = 1

@@ -45,7 +45,11 @@ const (
 
 // start starts the first supervisor and returns when it is ready.
 func (g *guard) start() error {
+	const tries = 3 // it may be killed before it is ready
 	cmd, err := g.spawn()
+	for i := 1; err != nil && i < tries; i++ {
+		cmd, err = g.spawn()
+	}
 	if err != nil {
 		return err
 	}
@@ -61,23 +65,18 @@ func (g *guard) spawn() (*exec.Cmd, error) {
 		return nil, fmt.Errorf("create the supervisor's control socket: %w", err)
 	}
 	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
-	defer theirs.Close()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{supervisorName}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = []*os.File{g.listener, g.ledger, theirs}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // out of the terminal's reach
-	stdin, err := cmd.StdinPipe()
-	if err != nil {
-		ours.Close()
-		return nil, fmt.Errorf("create the supervisor's input: %w", err)
+	stdin, err1 := cmd.StdinPipe()
+	stderr, err2 := cmd.StderrPipe()
+	if err = errors.Join(err1, err2); err == nil {
+		err = cmd.Start()
 	}
-	stderr, err := cmd.StderrPipe()
+	theirs.Close() // or its end would not end ours
 	if err != nil {
-		ours.Close()
-		return nil, fmt.Errorf("create the supervisor's error output: %w", err)
-	}
-	if err := cmd.Start(); err != nil {
 		ours.Close()
 		return nil, fmt.Errorf("start the supervisor: %w", err)
 	}

@@ -92,8 +92,9 @@ func readBlock(tid int, address uint64, u *fdcall.Upgrade) (args [6]uint64, err 
 // inPlaceHeld is runInPlace with the thread held in front of the call.
 func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.Call, plan fdcall.Plan, want fdcall.Want, args [6]uint64, t *tracee.Thread, r tracee.Regs) error {
 	tid := int(n.TID)
-	e.inPlace.Store(tid, nil)
-	defer e.inPlace.Delete(tid)
+	mark := new(byte) // ours, not that of the thread's next call
+	e.inPlace.Store(tid, mark)
+	defer e.inPlace.CompareAndDelete(tid, mark)
 
 	run := r
 	var planned [6]uint64
@@ -141,12 +142,15 @@ func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.
 			return err
 		}
 	}
+	if theirs := plan.Errno.Theirs; theirs != 0 && int64(result) == -int64(theirs) {
+		result = -uint64(plan.Errno.Ours)
+	}
 	// The program's registers, with the result; and its own call in case that
 	// the kernel restarts it.
 	back := end
 	setCall(&back, abi, 0, registersOf(r, abi))
 	back.Rip, back.Rax, back.Orig_rax = end.Rip, result, uint64(uint32(n.Nr))
-	e.inPlace.Delete(tid) // its next call is a new one
+	e.inPlace.CompareAndDelete(tid, mark) // its next call is a new one
 	return resume(t, back)
 }
 

@@ -119,7 +119,8 @@ type row struct {
 	FlagsArg uint8 // where the program's own flags are, or none
 	After    uint8
 	Word     uint8 // 1: the flags are the first word of the structure at argument 2
-	_        [2]uint8
+	Theirs   uint8 // an errno of the other call, or 0
+	Ours     uint8 // what it becomes
 	Nr       uint32
 	Asked    uint32 // the close-on-exec bit in the program's own flags
 	From     [6]uint8
@@ -147,10 +148,11 @@ const (
 	afterNonseq   // move the result to a random number
 	keepCloexec   // a moved result shall be close-on-exec
 	askedAlways   // the call's results are close-on-exec without asking
+	afterErrno    // look at errors
 )
 
 const (
-	fromNothing  = 15 // a word of the frame that holds zero
+	fromNothing  = 9 // a word of the frame that holds zero
 	flagsNowhere = 0xff
 )
 
@@ -215,6 +217,8 @@ func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
 		FlagsArg: flagsNowhere,
 		Nr:       uint32(p.To.Nr[fdcall.AMD64]),
 		Asked:    c.CloexecBits,
+		Theirs:   p.Errno.Theirs,
+		Ours:     p.Errno.Ours,
 	}
 	if c.FlagsArg != fdcall.NoFlags {
 		r.FlagsArg = uint8(c.FlagsArg)
@@ -240,6 +244,7 @@ func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
 		{p.After&fdcall.Nonseq != 0, afterNonseq},
 		{want&fdcall.Cloexec != 0, keepCloexec},
 		{c.Class == fdcall.Always, askedAlways},
+		{p.Errno.Theirs != 0, afterErrno},
 	} {
 		if f.set {
 			r.After |= f.bit
@@ -349,7 +354,7 @@ type Frame struct {
 }
 
 // FrameSize is how far below the program's stack pointer the stub's is.
-const FrameSize = 384
+const FrameSize = 208
 
 // FrameHead is the length of the part of the frame that [ParseFrame] reads.
 const FrameHead = 72

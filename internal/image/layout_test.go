@@ -32,6 +32,7 @@ func TestAssemblyAgrees(t *testing.T) {
 		"ROW_FROM": uint64(unsafe.Offsetof(r.From)), "ROW_BITS": uint64(unsafe.Offsetof(r.Bits)),
 		"ROW_COND0": uint64(unsafe.Offsetof(r.Cond)), "ROW_COND1": uint64(unsafe.Offsetof(r.Cond)) + uint64(unsafe.Sizeof(cond{})),
 		"AFTER_CLOEXEC": afterCloexec, "AFTER_NONBLOCK": afterNonblock, "AFTER_NONSEQ": afterNonseq,
+		"AFTER_ERRNO": afterErrno, "ROW_THEIRS": uint64(unsafe.Offsetof(r.Theirs)), "ROW_OURS": uint64(unsafe.Offsetof(r.Ours)),
 		"KEEP_CLOEXEC": keepCloexec, "ASKED_ALWAYS": askedAlways,
 		"THUNK_PLAIN": PlainReturn - 2, "THUNK_RETURN": thunkReturnAt,
 		"FRAME":  FrameSize,

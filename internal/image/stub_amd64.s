@@ -19,6 +19,8 @@
 #define ROW_FLAGSARG 3
 #define ROW_AFTER 4
 #define ROW_WORD 5
+#define ROW_THEIRS 6
+#define ROW_OURS 7
 #define ROW_NR 8
 #define ROW_ASKED 12
 #define ROW_FROM 16
@@ -32,6 +34,7 @@
 #define AFTER_NONSEQ 4
 #define KEEP_CLOEXEC 8
 #define ASKED_ALWAYS 16
+#define AFTER_ERRNO 32
 
 // row.Gives
 #define GIVES_RET 0
@@ -43,22 +46,32 @@
 #define THUNK_PLAIN 5
 #define THUNK_RETURN 24
 
-// The frame. Unwinders: the program's stack pointer is SP+FRAME and the
-// address it continues at is in the thunk that SP+F_THUNK points to.
-#define FRAME 384 // 128 of them are the red zone
+// The frame, at SP. Unwinders: the program's stack pointer is SP+FRAME and the
+// address it continues at is in the thunk that F_THUNK points to. It is small
+// because stacks may be: Go's leave some 400 bytes.
+#define FRAME 208 // 128 of them are the program's red zone
 #define F_ARGS 0
 #define F_NR 48
 #define F_THUNK 56
 #define F_RBX 64
-#define F_RBP 72
-#define F_R12 80
-#define F_R13 88
-#define F_R14 96
-#define F_R15 104
-#define F_RESULT 112
-#define F_ZERO 120
-#define F_SCRATCH 128
-#define F_HOW 144 // to 208
+#define F_ZERO 72
+
+// Our own red zone, for what few calls need.
+#define F_RBP -8
+#define F_R12 -16
+#define F_R13 -24
+#define F_R14 -32
+#define F_R15 -40
+#define F_RESULT -48
+#define F_SCRATCH -64 // 16 bytes
+#define F_LEFT -72 // messages that remain after this one
+#define F_END -80 // of its control messages
+#define F_HEADER -88 // the next of them
+#define F_MESSAGE -96
+// While the flags are a word in memory, before the registers are saved:
+#define F_LOCAL -24 // struct iovec
+#define F_REMOTE -40 // struct iovec
+#define F_HOW -128 // 64 bytes
 
 #define SYS_process_vm_readv 310
 #define SYS_getpid 39
@@ -199,7 +212,7 @@ issue:
 	// after-work, which is nearly every call. Errors are large unsigned numbers.
 	MOVBLZX ROW_GIVES(BX), R11
 	MOVBLZX ROW_AFTER(BX), CX
-	ANDL $(AFTER_CLOEXEC|AFTER_NONBLOCK|AFTER_NONSEQ), CX
+	ANDL $(AFTER_CLOEXEC|AFTER_NONBLOCK|AFTER_NONSEQ|AFTER_ERRNO), CX
 	ORL  CX, R11
 	JNE  after
 	CMPQ AX, $2
@@ -231,14 +244,14 @@ word:
 	SYSCALL
 	MOVQ AX, DI
 	LEAQ F_HOW(SP), R11
-	MOVQ R11, (F_SCRATCH+0)(SP) // local iovec: base
+	MOVQ R11, (F_LOCAL+0)(SP)
 	MOVQ (F_ARGS+24)(SP), R11
-	MOVQ R11, (F_SCRATCH+8)(SP) // and length
-	LEAQ F_SCRATCH(SP), SI
+	MOVQ R11, (F_LOCAL+8)(SP)
+	LEAQ F_LOCAL(SP), SI
 	MOVQ (F_ARGS+16)(SP), AX
-	MOVQ AX, (F_HOW+64)(SP) // remote iovec
-	MOVQ R11, (F_HOW+72)(SP)
-	LEAQ (F_HOW+64)(SP), R10
+	MOVQ AX, (F_REMOTE+0)(SP)
+	MOVQ R11, (F_REMOTE+8)(SP)
+	LEAQ F_REMOTE(SP), R10
 	MOVL $1, DX
 	MOVL $1, R8
 	XORL R9, R9
@@ -300,7 +313,7 @@ wordlater:
 	// to the number, R13 counts those that remain in this array.
 after:
 	TESTQ AX, AX
-	JLT  finish
+	JLT  failed
 	MOVQ BP, F_RBP(SP)
 	MOVQ R12, F_R12(SP)
 	MOVQ R13, F_R13(SP)
@@ -344,20 +357,18 @@ pair:
 	JMP  descriptor
 
 	// BP points to a struct msghdr: msg_control at 32, msg_controllen at 40.
-	// F_HOW counts the messages that remain after this one, F_HOW+8 is the
-	// end of the control messages, F_HOW+16 the next header, F_HOW+24 the message.
 control:
-	MOVQ $0, F_HOW(SP)
+	MOVQ $0, F_LEFT(SP)
 message:
-	MOVQ BP, (F_HOW+24)(SP)
+	MOVQ BP, F_MESSAGE(SP)
 	MOVQ 32(BP), R11
 	MOVQ 40(BP), CX
 	ADDQ R11, CX
-	MOVQ CX, (F_HOW+8)(SP)
-	MOVQ R11, (F_HOW+16)(SP)
+	MOVQ CX, F_END(SP)
+	MOVQ R11, F_HEADER(SP)
 header:
-	MOVQ (F_HOW+16)(SP), R12
-	MOVQ (F_HOW+8)(SP), CX
+	MOVQ F_HEADER(SP), R12
+	MOVQ F_END(SP), CX
 	SUBQ R12, CX
 	CMPQ CX, $20 // a header and one descriptor
 	JLT  nextmessage
@@ -368,7 +379,7 @@ header:
 	JHI  nextmessage
 	LEAQ 7(R12)(R13*1), R11
 	ANDQ $~7, R11
-	MOVQ R11, (F_HOW+16)(SP)
+	MOVQ R11, F_HEADER(SP)
 	CMPL 8(R12), $1 // SOL_SOCKET
 	JNE  header
 	CMPL 12(R12), $1 // SCM_RIGHTS
@@ -379,12 +390,12 @@ header:
 	ADDQ $16, R12
 	JMP  descriptor
 nextmessage:
-	MOVQ F_HOW(SP), R11
+	MOVQ F_LEFT(SP), R11
 	TESTQ R11, R11
 	JEQ  settled
 	DECQ R11
-	MOVQ R11, F_HOW(SP)
-	MOVQ (F_HOW+24)(SP), BP
+	MOVQ R11, F_LEFT(SP)
+	MOVQ F_MESSAGE(SP), BP
 	ADDQ $64, BP // sizeof(struct mmsghdr)
 	JMP  message
 controls:
@@ -392,7 +403,7 @@ controls:
 	TESTQ R11, R11
 	JEQ  settled
 	DECQ R11
-	MOVQ R11, F_HOW(SP)
+	MOVQ R11, F_LEFT(SP)
 	JMP  message
 
 descriptor:
@@ -530,6 +541,17 @@ stay:
 	XORL DX, DX
 	MOVL $SYS_fcntl, AX
 	SYSCALL
+failed:
+	// Another call's error that means something else here.
+	MOVBLZX ROW_THEIRS(BX), R11
+	TESTL R11, R11
+	JEQ  finish
+	NEGQ R11
+	CMPQ AX, R11
+	JNE  finish
+	MOVBLZX ROW_OURS(BX), AX
+	NEGQ AX
+	JMP  finish
 	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
 
 // func landing()
