@@ -269,7 +269,7 @@ func TestPlan(t *testing.T) {
 		at    int
 		after Want
 	}{
-		{"creat", Cloexec | Nonblock, "open", oCloexec | oNonblock | oCreatWronlyTrunc, 1, 0},
+		{"creat", Cloexec | Nonblock, "open", oCloexec | oNonblock | oCreatWronlyTrunc | oLargefile, 1, 0},
 		{"dup", Cloexec, "fcntl F_DUPFD_CLOEXEC", fDupfdCloexec, 1, 0},
 		{"dup", Cloexec | Nonblock | Nonseq, "fcntl F_DUPFD_CLOEXEC", fDupfdCloexec, 1, Nonseq},
 		{"openat2", Cloexec, "openat2", oCloexec, -1, 0},
