@@ -188,7 +188,13 @@ func flowOf(two bool, op byte, operands []byte, f flow) flow {
 // decodeVector reads an instruction with a VEX or EVEX prefix, whose first
 // byte is op and whose rest begins at i (SDM volume 2, 2.3 and 2.7).
 func decodeVector(code []byte, i int, op byte) (instruction, bool) {
-	prefix := map[byte]int{0xc5: 1, 0xc4: 2, 0x62: 3}[op]
+	prefix := 1 // bytes between op and the opcode
+	switch op {
+	case 0xc4:
+		prefix = 2
+	case 0x62:
+		prefix = 3
+	}
 	if i+prefix >= len(code) {
 		return instruction{}, false
 	}

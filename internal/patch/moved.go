@@ -119,14 +119,11 @@ func (p *planner) move(site uint64) []Write {
 		if !m.matches(code) || bytes.Contains(code[n-size:], syscallCode) || !p.enteredInFront(at, site) {
 			continue
 		}
-		cave, ok := p.room.takeFar(size + trampolineSize)
+		cave, ok := p.room.takeFar(at, size+trampolineSize)
 		if !ok {
 			return nil
 		}
-		jump, ok := jumpTo(at, cave)
-		if !ok {
-			return nil
-		}
+		jump := longJump(at, cave)
 		for uint64(len(jump)) < size {
 			jump = append(jump, 0xcc) // never reached
 		}

@@ -370,11 +370,7 @@ func withThunks(t *testing.T, file []byte, f *File) []byte {
 	for _, site := range slices.Sorted(maps.Keys(f.routes)) {
 		thunk := base + uint64(len(thunks))
 		thunks = append(thunks, syscallCode...)
-		jump, ok := jumpTo(thunk+syscallSize, site+syscallSize)
-		if !ok {
-			t.Fatal("the thunks are too far away")
-		}
-		thunks = append(thunks, jump...)
+		thunks = append(thunks, longJump(thunk+syscallSize, site+syscallSize)...)
 		for _, w := range f.routes[site].Writes {
 			s := f.segments[slices.IndexFunc(f.segments, func(s segment) bool {
 				return w.Addr >= s.vaddr && w.Addr < s.end()+uint64(len(s.tail))

@@ -12,8 +12,6 @@ const (
 	jumpSize       = 5 // jmp rel32
 	trampolineSize = 7 // mov $thunk, %ecx; jmp *%rcx
 
-	longestCave = 7 + trampolineSize // of movables
-
 	maxSites = 1 << 13
 )
 
@@ -81,23 +79,20 @@ func findSites(m *elfImage) []uint64 {
 
 // nearRoute leads from the site to a trampoline within reach.
 func (p *planner) nearRoute(site uint64) *Route {
-	for _, at := range p.room.places(trampolineSize, lowest(site), highest(site)) {
-		at.take(trampolineSize)
-		return &Route{Kind: Near, Entry: site, Writes: []Write{p.trampoline(at.at), p.divert(site, at.at)}}
+	at, writes := p.trampolineFrom(site)
+	if writes == nil {
+		return nil
 	}
-	return nil
+	return &Route{Kind: Near, Entry: site, Writes: append(writes, p.divert(site, at))}
 }
 
 // farRoute leads from the site over a long jump within reach to a trampoline.
 func (p *planner) farRoute(site uint64) *Route {
-	for _, at := range p.room.places(jumpSize, lowest(site), highest(site)) {
-		writes, ok := p.longJump(at)
-		if !ok {
-			return nil
-		}
-		return &Route{Kind: Far, Entry: site, Writes: append(writes, p.divert(site, at.at))}
+	at, writes := p.longJumpFrom(site)
+	if writes == nil {
+		return nil
 	}
-	return nil
+	return &Route{Kind: Far, Entry: site, Writes: append(writes, p.divert(site, at))}
 }
 
 // twoHopRoute leads from the site over a short jump to what the other routes
@@ -106,38 +101,48 @@ func (p *planner) twoHopRoute(site uint64) *Route {
 	for _, hop := range p.room.places(hopSize, lowest(site), highest(site)) {
 		saved := *hop.span
 		hop.take(hopSize)
-		var writes []Write
-		var next uint64
-		if near := p.room.places(trampolineSize, lowest(hop.at), highest(hop.at)); len(near) > 0 {
-			next = near[0].at
-			near[0].take(trampolineSize)
-			writes = []Write{p.trampoline(next)}
-		} else if far := p.room.places(jumpSize, lowest(hop.at), highest(hop.at)); len(far) > 0 {
-			next = far[0].at
-			writes, _ = p.longJump(far[0])
+		at, writes := p.trampolineFrom(hop.at)
+		if writes == nil {
+			at, writes = p.longJumpFrom(hop.at)
 		}
 		if writes == nil {
 			*hop.span = saved
 			continue
 		}
-		writes = append(writes, Write{Addr: hop.at, Old: p.old(hop.at, hopSize), New: shortJump(hop.at, next), Thunk: -1})
-		return &Route{Kind: TwoHops, Entry: site, Writes: append(writes, p.divert(site, hop.at))}
+		writes = append(writes,
+			Write{Addr: hop.at, Old: p.old(hop.at, hopSize), New: shortJump(hop.at, at), Thunk: -1},
+			p.divert(site, hop.at))
+		return &Route{Kind: TwoHops, Entry: site, Writes: writes}
 	}
 	return nil
 }
 
-// longJump makes the jump at the place to a trampoline somewhere.
-func (p *planner) longJump(at place) ([]Write, bool) {
-	to, ok := p.room.takeFar(trampolineSize)
-	if !ok {
-		return nil, false
+// trampolineFrom makes a trampoline that a short jump at from reaches.
+func (p *planner) trampolineFrom(from uint64) (uint64, []Write) {
+	places := p.room.places(trampolineSize, lowest(from), highest(from))
+	if len(places) == 0 {
+		return 0, nil
 	}
-	jump, ok := jumpTo(at.at, to)
-	if !ok {
-		return nil, false
+	at := places[0]
+	at.take(trampolineSize)
+	return at.at, []Write{p.trampoline(at.at)}
+}
+
+// longJumpFrom makes a jump that a short jump at from reaches, to a trampoline
+// somewhere.
+func (p *planner) longJumpFrom(from uint64) (uint64, []Write) {
+	places := p.room.places(jumpSize, lowest(from), highest(from))
+	if len(places) == 0 {
+		return 0, nil
 	}
+	at, saved := places[0], *places[0].span
 	at.take(jumpSize)
-	return []Write{p.trampoline(to), {Addr: at.at, Old: p.old(at.at, jumpSize), New: jump, Thunk: -1}}, true
+	to, ok := p.room.takeFar(at.at, trampolineSize)
+	if !ok {
+		*at.span = saved
+		return 0, nil
+	}
+	return at.at, []Write{p.trampoline(to), {Addr: at.at, Old: p.old(at.at, jumpSize), New: longJump(at.at, to), Thunk: -1}}
 }
 
 // divert is the write at the site.
@@ -173,11 +178,12 @@ func shortJump(from, to uint64) []byte {
 	return []byte{0xeb, byte(to - (from + hopSize))}
 }
 
-// jumpTo returns a jmp rel32; false if it does not reach.
-func jumpTo(from, to uint64) ([]byte, bool) {
+func longJump(from, to uint64) []byte {
+	return binary.LittleEndian.AppendUint32([]byte{0xe9}, uint32(to-(from+jumpSize)))
+}
+
+// longReach reports whether a jmp rel32 goes so far.
+func longReach(from, to uint64) bool {
 	distance := int64(to - (from + jumpSize))
-	if distance != int64(int32(distance)) {
-		return nil, false
-	}
-	return binary.LittleEndian.AppendUint32([]byte{0xe9}, uint32(distance)), true
+	return distance == int64(int32(distance))
 }

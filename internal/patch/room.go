@@ -12,7 +12,7 @@ type span struct{ start, end uint64 }
 func (s span) len() uint64 { return s.end - s.start }
 
 // room hands out the bytes of a file that no control flow enters. What it has
-// given can be taken back by restoring a saved copy of the span.
+// given is taken back by restoring a copy of the span.
 type room struct {
 	near []span // by address: within reach of some call site
 	far  []span // the others
@@ -32,7 +32,7 @@ func newRoom(m *elfImage, sites []uint64, t *targets) *room {
 			r.far = append(r.far, span{s.end(), s.end() + uint64(len(s.tail))})
 		}
 	}
-	enough := len(r.far) + 2*len(sites)
+	enough := len(r.far) + 4*len(sites)
 	var last function // the one that ends last
 	for _, f := range m.functions {
 		g := span{last.end, f.start}
@@ -40,7 +40,7 @@ func newRoom(m *elfImage, sites []uint64, t *targets) *room {
 			const twoHops = 2 * reach
 			i, _ := slices.BinarySearch(sites, g.start-min(g.start, twoHops))
 			near := i < len(sites) && sites[i] < g.end+twoHops
-			switch wanted := near || g.len() >= longestCave && len(r.far) < enough; {
+			switch wanted := near || g.len() >= trampolineSize && len(r.far) < enough; {
 			case !wanted || !m.isFree(g, last, f) || t.hit(g):
 			case near:
 				r.near = append(r.near, g)
@@ -104,14 +104,6 @@ func nopLen(b []byte) int {
 	return i + 2 + n
 }
 
-// within calls f for the spans that overlap the addresses from lo up to hi.
-func (r *room) within(lo, hi uint64, f func(*span)) {
-	i := sort.Search(len(r.near), func(i int) bool { return r.near[i].end > lo })
-	for ; i < len(r.near) && r.near[i].start < hi; i++ {
-		f(&r.near[i])
-	}
-}
-
 // place is where in a span a number of bytes fit.
 type place struct {
 	span *span
@@ -122,19 +114,22 @@ type place struct {
 // tightest span first.
 func (r *room) places(n, lo, hi uint64) []place {
 	var found []place
-	r.within(lo, hi+1, func(s *span) {
+	i := sort.Search(len(r.near), func(i int) bool { return r.near[i].end > lo })
+	for ; i < len(r.near) && r.near[i].start <= hi; i++ {
+		s := &r.near[i]
 		if s.len() < n {
-			return
+			continue
 		}
 		switch last := s.end - n; {
-		case s.start >= lo && s.start <= hi:
+		case s.start >= lo:
 			found = append(found, place{s, s.start})
-		case last >= lo && last <= hi:
+		case last < lo:
+		case last <= hi:
 			found = append(found, place{s, last})
-		case s.start < lo && last > hi:
+		default:
 			found = append(found, place{s, hi})
 		}
-	})
+	}
 	slices.SortStableFunc(found, func(a, b place) int { return cmp.Compare(a.span.len(), b.span.len()) })
 	return found
 }
@@ -149,21 +144,21 @@ func (p place) take(n uint64) {
 	}
 }
 
-// takeFar uses n bytes out of anyone's reach, or, if there are none, anywhere.
-func (r *room) takeFar(n uint64) (uint64, bool) {
+// takeFar uses n bytes that a long jump at from reaches: out of the reach of
+// short ones, if there are any.
+func (r *room) takeFar(from, n uint64) (uint64, bool) {
 	for i := r.next; i < len(r.far); i++ {
 		s := &r.far[i]
-		if s.len() >= n {
-			at := s.start
-			s.start += n
-			return at, true
-		}
 		if s.len() < trampolineSize && i == r.next {
 			r.next++
 		}
+		if s.len() >= n && longReach(from, s.start) {
+			s.start += n
+			return s.start - n, true
+		}
 	}
 	for i := range r.near {
-		if s := &r.near[i]; s.len() >= n {
+		if s := &r.near[i]; s.len() >= n && longReach(from, s.end-n) {
 			s.end -= n
 			return s.end, true
 		}
