@@ -3,8 +3,8 @@
 // a thunk whose address is below 2 GiB.
 //
 // A call site is too short for any jump but one over at most 127 bytes. It
-// becomes such a jump, into bytes of the file that no control flow enters (a
-// [File] says which), and those hold the way to the thunk:
+// becomes such a jump, into bytes of the file that no control flow enters, and
+// those hold the way to the thunk:
 //
 //	mov $thunk, %ecx
 //	jmp *%rcx
@@ -12,6 +12,18 @@
 // The kernel overwrites RCX and R11 in each system call (System V ABI for
 // AMD64, A.2.1), so the program does not mind that the thunk finds its own
 // address in RCX.
+//
+// Two kinds of bytes count as never entered:
+//
+//   - Padding between two functions that .eh_frame or symbols describe: whole
+//     NOP or INT3 instructions behind a function that does not go on into
+//     them, and that nothing jumps to. NOPs within a function do not count:
+//     they align loops, and are executed.
+//   - What is mapped behind an executable segment because mappings consist of
+//     whole pages.
+//
+// Where there is no padding in reach, the instruction in front of the call may
+// be long enough for a jump and fit to be executed elsewhere ([Moved]).
 //
 // The package computes; it changes no process. Addresses are those of the
 // file's program headers. The plan holds for a mapping that shows the file's
@@ -28,7 +40,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"slices"
 )
 
 // File is the plan of one executable file. It is safe for concurrent use.
@@ -113,8 +124,8 @@ func Open(r io.ReaderAt, size int64) (*File, error) {
 }
 
 // Route returns how to divert the SYSCALL instruction at the address site, or
-// [ErrNoRoute]. The caller knows that there is an instruction: the bytes alone
-// do not tell.
+// [ErrNoRoute]. The caller knows that there is an instruction: bytes within
+// another one may look the same, and have a route too.
 func (f *File) Route(site uint64) (*Route, error) {
 	if r, ok := f.routes[site]; ok {
 		return r, nil
@@ -133,17 +144,6 @@ func (f *File) RouteInFront(site uint64) (*Route, error) {
 		return r, nil
 	}
 	return nil, fmt.Errorf("divert the call at %#x in front of it: %w", site, ErrNoRoute)
-}
-
-// Sites returns the addresses that have a route, in ascending order. Some may
-// be bytes within other instructions that only look like a SYSCALL.
-func (f *File) Sites() []uint64 {
-	sites := make([]uint64, 0, len(f.routes))
-	for s := range f.routes {
-		sites = append(sites, s)
-	}
-	slices.Sort(sites)
-	return sites
 }
 
 // Address returns the address, by the program headers, of the byte at offset

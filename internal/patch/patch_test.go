@@ -318,8 +318,8 @@ func checkRoutes(t testing.TB, f *File, file []byte) {
 	}
 }
 
-// TestPatchedProgram runs programs whose file has all routes applied. Their
-// thunks make the calls, but for one.
+// TestPatchedProgram runs programs whose file has all routes applied: all calls
+// with a route are made by thunks.
 func TestPatchedProgram(t *testing.T) {
 	for _, test := range []struct {
 		name, compiler string
@@ -336,10 +336,7 @@ func TestPatchedProgram(t *testing.T) {
 			want := run(t, path)
 			f, b := open(t, path)
 			patched := path + ".patched"
-			// Thunks go where the file has no more use for its bytes: a new
-			// segment in the place of the one for the stack's flags.
-			all := withThunks(t, b, f)
-			if err := os.WriteFile(patched, all, 0o777); err != nil {
+			if err := os.WriteFile(patched, withThunks(t, b, f), 0o777); err != nil {
 				t.Fatal(err)
 			}
 			if diff := cmp.Diff(want, run(t, patched)); diff != "" {
@@ -359,8 +356,8 @@ func run(t *testing.T, path string) string {
 	return string(b)
 }
 
-// withThunks returns the file with all its routes, and a further segment with
-// their thunks, which count themselves.
+// withThunks returns the file with all its routes applied, and with a further
+// segment that holds their thunks. It takes the program header of PT_GNU_STACK.
 func withThunks(t *testing.T, file []byte, f *File) []byte {
 	t.Helper()
 	const base, gnuStack, rwx = 0x10000000, 0x6474e551, 7
