@@ -21,6 +21,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-055cd0c8/indirect/internal/launch"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
@@ -28,7 +29,11 @@ import (
 // programs go. TestMain sets them.
 var indirect, programs string
 
-func TestMain(m *testing.M) { os.Exit(testMain(m)) }
+func TestMain(m *testing.M) {
+	launch.Main() // TestOlderKernels uses the engine without the command
+	supervise.Main()
+	os.Exit(testMain(m))
+}
 
 func testMain(m *testing.M) int {
 	dir, err := os.MkdirTemp("", "indirect-e2e-")
@@ -88,7 +93,7 @@ type result struct {
 
 // limit is how long one command may take: far more than any needs, because the
 // race detector and a busy machine are slow.
-const limit = 60 * time.Second
+const limit = 40 * time.Second
 
 // command prepares a program to be run in a mode. The environment variable
 // EXPECT tells it what to expect. The summary goes to the file that is returned.

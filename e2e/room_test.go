@@ -14,6 +14,13 @@ func TestLiar(t *testing.T) {
 	})
 }
 
+// Memory that goes away while calls read and write it.
+func TestVanishingMemory(t *testing.T) {
+	each(t, "liar.c", amd64Builds, []mode{bare, cloexec, moved, noPatch}, func(t *testing.T, m mode, program string) {
+		m.run(t, program, "vanishing").passed(t)
+	})
+}
+
 // lines splits an output, for differences that can be read.
 func lines(s string) []string { return strings.Split(s, "\n") }
 
