@@ -23,7 +23,7 @@ func (m *elfImage) leaves(f function, gap span) bool {
 // cannot be decoded has no jumps that count: only short ones matter here, and
 // targets finds the others.
 func (m *elfImage) jumpsTo(f function, gap span) bool {
-	code := m.bytes(f.start, min(f.end-f.start, 2*reach))
+	code := m.bytes(f.start, min(f.end-f.start, reach+maxInstruction))
 	for at := 0; at < len(code); {
 		in, ok := decode(code[at:], f.start+uint64(at))
 		if gap.has(in.target) {

@@ -32,7 +32,7 @@ func newRoom(m *elfImage, sites []uint64, t *targets) *room {
 			r.far = append(r.far, span{s.end(), s.end() + uint64(len(s.tail))})
 		}
 	}
-	enough := len(r.far) + 4*len(sites)
+	enough := len(r.far) + 2*len(sites)
 	var last function // the one that ends last
 	for _, f := range m.functions {
 		g := span{last.end, f.start}
