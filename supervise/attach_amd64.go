@@ -2,6 +2,7 @@ package supervise
 
 import (
 	"fmt"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -53,7 +54,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 		return nil
 	case !ok:
 		if vdso, ok := e.mayLand(tid); ok {
-			return e.land(n, vdso)
+			return e.land(n, p, vdso)
 		}
 		return e.runInPlace(n, abi, c, p)
 	case h.Flags&image.Cancels != 0 && c.Cancels:
@@ -145,8 +146,9 @@ func (e *engine) mayLand(tid int) (vdso uint64, ok bool) {
 
 // land makes the thread map an image by itself: it is sent to the landing
 // code, which comes back to the call when the image is there, and also when
-// anything goes wrong.
-func (e *engine) land(n listener.Notification, vdso uint64) error {
+// anything goes wrong. Its call sites are diverted only when a second call
+// traps: many programs make just one.
+func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	tid := int(n.TID)
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
@@ -160,8 +162,12 @@ func (e *engine) land(n listener.Notification, vdso uint64) error {
 	if err != nil {
 		return err
 	}
+	// The mapping will be this thread's to make, and ours to fill, if nothing
+	// is there yet.
+	free := tracee.Unmapped(tid, uint64(e.Base), image.Size)
 	frame := image.LandingFrame{
-		DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax, Resume: r.Rip,
+		DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax,
+		Thunk: uint64(image.ThunkAddress(e.Base, 0)), Site: r.Rip,
 	}
 	sp := r.Rsp - redZone - image.LandingFrameSize
 	if err := m.Write(sp, frame.Marshal()); err != nil {
@@ -172,7 +178,18 @@ func (e *engine) land(n listener.Notification, vdso uint64) error {
 	r.Rdi, r.Rsi, r.Rdx = uint64(e.Base), image.Size, unix.PROT_READ|unix.PROT_EXEC
 	r.R10 = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE
 	r.R8, r.R9 = ^uint64(0), 0
-	return resume(t, r)
+	if err := resume(t, r); err != nil || !free {
+		return err
+	}
+	// The thread is on its way, and will wait for us a little.
+	const patience = 300 * time.Microsecond
+	for start := time.Now(); time.Since(start) < patience; {
+		if e.fill(tid, m, p, n.IP) == nil {
+			return nil
+		}
+		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
+	}
+	return nil // it will tell when it has landed
 }
 
 // again lets the thread make its call once more.
@@ -184,53 +201,42 @@ func (e *engine) again(n listener.Notification) error {
 	return resume(t, r)
 }
 
-// landed fills the image that a thread has mapped.
+// landed fills the image of a thread that has waited for it in vain.
 func (e *engine) landed(n listener.Notification) {
 	tid := int(n.TID)
-	if err := e.fill(n, tid); err == nil {
-		e.images.Lock()
-		delete(e.landings, tid)
-		e.images.Unlock()
+	if uint32(n.Args[0]) == e.Base || mappedAt(tid, e.Base) {
+		p, err := e.program(tid)
+		if err == nil {
+			if m, err := tracee.OpenMemory(tid); err == nil {
+				_ = e.fill(tid, m, p, 0) // if it fails, the next call runs in place
+				m.Close()
+			}
+		}
 	}
 	e.answer(e.listener.Return(n.ID, 0))
 }
 
-func (e *engine) fill(n listener.Notification, tid int) error {
-	p, err := e.program(tid)
-	if err != nil {
-		return err
-	}
-	m, err := tracee.OpenMemory(tid)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
+// fill makes an image of the mapping at base, with a thunk for the call that
+// ends at ret if that is not 0.
+func (e *engine) fill(tid int, m *tracee.Memory, p *program, ret uint64) error {
 	e.images.Lock()
 	defer e.images.Unlock()
 	if _, ok := e.header(tid); ok {
 		return nil // another thread of the address space was faster
 	}
-	if uint32(n.Args[0]) != e.Base && !mappedAt(tid, e.Base) {
-		return fmt.Errorf("the image of process %d was not mapped: mmap returned %d", tid, int32(n.Args[0]))
-	}
 	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}
-	var known []knownSite
-	if !e.NoPatch {
-		if known, err = e.knownSites(tid, s); err != nil {
-			return err
-		}
+	if ret != 0 {
+		s.add(ret)
 	}
 	if err := m.Write(uint64(e.Base), p.code.Bytes(s.header, s.thunks)); err != nil {
 		return err
 	}
+	if err := s.writeHeader(); err != nil {
+		return err
+	}
+	delete(e.landings, tid)
 	e.ledger.images.Add(1)
 	e.ledger.programs.Add(1)
-	alone := aloneOnce(tid)
-	for _, k := range known {
-		if applyRoute(m, k.route, k.bias, image.ThunkAddress(e.Base, k.thunk), alone) == nil {
-			e.ledger.served[maxCalls-1][patched].Add(1)
-		}
-	}
 	return nil
 }
 

@@ -112,7 +112,11 @@ func (e *engine) recover() {
 			continue
 		case !e.listener.Valid(n.ID):
 		case state == flightTaken, f.tries.Add(1) > maxTries:
-			e.pass(n, nil, gap)
+			var c *fdcall.Call
+			if abi, nr, ok := abiOf(n); ok {
+				c = e.table.Lookup(abi, nr, &n.Args)
+			}
+			e.pass(n, c, gap)
 		default:
 			e.handle(n)
 		}
@@ -131,7 +135,7 @@ func (e *engine) recover() {
 }
 
 // maxTries bounds the supervisors that one notification may bring down.
-const maxTries = 2
+const maxTries = 8
 
 // handle answers one notification.
 func (e *engine) handle(n listener.Notification) {

@@ -152,9 +152,15 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 	if err != nil {
 		return 0, false, err
 	}
+	alone := aloneOnce(tid)
+	if s.header.Flags&image.Known == 0 {
+		if err := e.patchKnown(s, maps, alone); err != nil {
+			return 0, false, err
+		}
+	}
 	site := n.IP - syscallLen
 	route, bias, ok := e.routeOf(tid, maps, site)
-	if ok && applyRoute(m, route, bias, thunk, aloneOnce(tid)) == nil {
+	if ok && applyRoute(m, route, bias, thunk, alone) == nil {
 		return thunk, true, nil
 	}
 	return thunk, false, m.Write(uint64(thunk)+image.UnroutableAt, []byte{1})
@@ -188,22 +194,16 @@ func (e *engine) routeOf(tid int, maps []tracee.Mapping, site uint64) (*patch.Ro
 	return nil, 0, false
 }
 
-// knownSite is a call site of a fresh image that has been diverted in other
-// processes.
-type knownSite struct {
-	route *patch.Route
-	bias  uint64
-	thunk int
-}
-
-// knownSites lists the call sites in the files of tid's process that have been
-// diverted in other processes, and adds a thunk for each to s.
-func (e *engine) knownSites(tid int, s *imageState) ([]knownSite, error) {
-	maps, err := tracee.CodeMaps(tid)
-	if err != nil {
-		return nil, err
+// patchKnown diverts the call sites in a process's files that have been
+// diverted in other processes.
+func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() bool) error {
+	type knownSite struct {
+		route *patch.Route
+		bias  uint64
+		thunk int
 	}
 	var all []knownSite
+	before := len(s.thunks)
 	for i := range maps {
 		mapping := &maps[i]
 		f, ok := e.sites.files[fileID{mapping.Dev, mapping.Inode}]
@@ -218,13 +218,35 @@ func (e *engine) knownSites(tid int, s *imageState) ([]knownSite, error) {
 		for _, address := range f.known {
 			site := address + bias
 			route, err := f.plan.Route(address)
-			if err != nil || site < mapping.Start || site >= mapping.End || int(s.header.Thunks) >= image.MaxThunks {
+			if err != nil || site < mapping.Start || site >= mapping.End {
 				continue
 			}
-			all = append(all, knownSite{route, bias, s.add(site + syscallLen)})
+			thunk, ok := image.FindThunk(s.thunks, site+syscallLen)
+			if !ok {
+				if int(s.header.Thunks) >= image.MaxThunks {
+					break
+				}
+				thunk = s.add(site + syscallLen)
+			}
+			all = append(all, knownSite{route, bias, thunk})
 		}
 	}
-	return all, nil
+	// Thunks first, then the header that counts them, then the sites.
+	if added := s.thunks[before:]; len(added) > 0 {
+		if err := s.mem.Write(uint64(image.ThunkAddress(s.base, 0))+uint64(before), added); err != nil {
+			return err
+		}
+	}
+	s.header.Flags |= image.Known
+	if err := s.writeHeader(); err != nil {
+		return err
+	}
+	for _, k := range all {
+		if applyRoute(s.mem, k.route, k.bias, image.ThunkAddress(s.base, k.thunk), alone) == nil {
+			e.ledger.served[maxCalls-1][patched].Add(1)
+		}
+	}
+	return nil
 }
 
 // aloneOnce answers tracee.Alone, and asks at most once.

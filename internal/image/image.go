@@ -69,9 +69,12 @@ const HeaderSize = 24
 // Flags are facts about an image.
 type Flags uint32
 
-// Cancels says that the program has installed a thread cancellation handler:
-// its cancellation points are run in place.
+// Cancels says that the program has begun to cancel threads: its cancellation points are run in place.
 const Cancels Flags = 1 << 0
+
+// Known says that the call sites that had trapped in other processes have been
+// diverted in this image.
+const Known Flags = 1 << 1
 
 // Marshal returns the header's bytes.
 func (h *Header) Marshal() []byte {
@@ -273,8 +276,10 @@ func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
 	return r, nil
 }
 
-// Bytes returns the content of an image with the header h and its thunks.
+// Bytes returns the content of an image with the header h and its thunks, but
+// without the header's mark: it is written last, and makes the image one.
 func (c *Code) Bytes(h Header, thunks []byte) []byte {
+	h.Magic = 0
 	b := make([]byte, max(Filled, thunksAt+len(thunks)))
 	copy(b, c.pages[:])
 	copy(b[headerAt:], h.Marshal())
@@ -328,17 +333,20 @@ func Landing() ([]byte, error) { return landingText() }
 
 // LandingFrame is what Landing takes from the stack, from the lowest address on.
 type LandingFrame struct {
-	DI, SI, DX, R10, R8, R9, AX, Resume uint64
+	DI, SI, DX, R10, R8, R9, AX uint64
+
+	Thunk uint64 // where to go on if the image has come to be
+	Site  uint64 // where to go on otherwise: the call that was trapped
 }
 
 // LandingFrameSize is the length of a [LandingFrame]; it lies directly below
 // the 128 bytes of the program's red zone.
-const LandingFrameSize = 64
+const LandingFrameSize = 72
 
 // Marshal returns the frame's bytes.
 func (f *LandingFrame) Marshal() []byte {
 	b := make([]byte, 0, LandingFrameSize)
-	for _, v := range []uint64{f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX, f.Resume} {
+	for _, v := range []uint64{f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX, f.Thunk, f.Site} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return b

@@ -24,7 +24,7 @@ func TestAssemblyAgrees(t *testing.T) {
 	var r row
 	var f Frame
 	for name, want := range map[string]uint64{
-		"INDEX": indexAt, "NUMBERS": numbers, "ROWS": rowsAt, "ROWSHIFT": 6,
+		"INDEX": indexAt, "HEADER": headerAt, "NUMBERS": numbers, "ROWS": rowsAt, "ROWSHIFT": 6,
 		"ROW_NEXT": uint64(unsafe.Offsetof(r.Next)), "ROW_GIVES": uint64(unsafe.Offsetof(r.Gives)),
 		"ROW_POINTER": uint64(unsafe.Offsetof(r.Pointer)), "ROW_FLAGSARG": uint64(unsafe.Offsetof(r.FlagsArg)),
 		"ROW_AFTER": uint64(unsafe.Offsetof(r.After)), "ROW_WORD": uint64(unsafe.Offsetof(r.Word)),

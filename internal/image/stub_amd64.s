@@ -9,6 +9,7 @@
 // Image layout, from a base that is a multiple of 64 KiB.
 #define INDEX 0x700 // one byte for each system call number: 0, or 1 + its first row
 #define NUMBERS 512
+#define HEADER 0x900
 #define ROWS 0x940
 #define ROWSHIFT 6
 
@@ -73,6 +74,8 @@
 #define F_REMOTE -40 // struct iovec
 #define F_HOW -128 // 64 bytes
 
+#define YIELDS 1000 // some 100 µs: waking a thread on another CPU takes less
+#define SYS_sched_yield 24
 #define SYS_process_vm_readv 310
 #define SYS_getpid 39
 #define SYS_fcntl 72
@@ -556,15 +559,47 @@ failed:
 
 // func landing()
 //
-// Runs in a process that has no image yet: maps it, tells the supervisor, who
-// fills it before it answers, and goes back to the call that was trapped. It
-// is entered with the arguments of mmap, and with the program's registers on
-// the stack below the red zone, so that it needs nobody's help to come back.
+// Runs in a process that has no image yet: maps it, and waits until the
+// supervisor has filled it and written the header's mark; for longer waits it
+// makes the call by which the supervisor is told. Then it goes on at the call
+// that was trapped: through its thunk if there is one. It is entered with the
+// arguments of mmap, and with the program's registers on the stack below the
+// red zone, so that it needs nobody's help to come back.
 TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
 	MOVL AX, DI
+	MOVL $YIELDS, DX
+	TESTL AX, AX
+	JLE  tell
+yield:
+	CMPL HEADER(DI), $0
+	JNE  there
+	MOVL $SYS_sched_yield, AX // the supervisor may be waiting for our CPU
+	SYSCALL
+	DECL DX
+	JNE  yield
+tell:
 	MOVL $2015, AX // Landed
 	SYSCALL
+site:
+	POPQ DI
+	POPQ SI
+	POPQ DX
+	POPQ R10
+	POPQ R8
+	POPQ R9
+	POPQ AX
+	LEAQ 8(SP), SP
+	POPQ CX
+	LEAQ 128(SP), SP
+	JMP  CX
+there:
+	// The first thunk is this call's, unless another thread landed as well.
+	MOVQ 56(SP), CX
+	MOVQ 64(SP), DX
+	ADDQ $2, DX
+	CMPQ DX, THUNK_RETURN(CX)
+	JNE  site
 	POPQ DI
 	POPQ SI
 	POPQ DX
@@ -573,7 +608,7 @@ TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	POPQ R9
 	POPQ AX
 	POPQ CX
-	LEAQ 128(SP), SP
+	LEAQ (128+8)(SP), SP
 	JMP  CX
 	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
 

@@ -106,6 +106,27 @@ func CodeMaps(tid int) ([]Mapping, error) {
 	}
 }
 
+// Unmapped reports whether the process that tid belongs to has nothing mapped
+// in the size bytes at address.
+func Unmapped(tid int, address, size uint64) bool {
+	fd, err := unix.Open("/proc/"+strconv.Itoa(tid)+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	q := procmapQuery{flags: procmapNext, address: address}
+	q.size = uint64(unsafe.Sizeof(q))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), procmapQueryRequest, uintptr(unsafe.Pointer(&q)))
+	switch errno {
+	case 0:
+		return q.start >= address+size
+	case unix.ENOENT:
+		return true
+	}
+	all, err := Maps(tid)
+	return err == nil && !slices.ContainsFunc(all, func(m Mapping) bool { return m.End > address && m.Start < address+size })
+}
+
 // pathOf finds the path of a mapping that has none.
 func pathOf(tid int, m *Mapping) string {
 	if m.Path != "" {
