@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"errors"
 	"fmt"
 	"time"
 
@@ -75,13 +76,9 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 	if err != nil {
 		return nil, tracee.Regs{}, err
 	}
-	if err := e.listener.Restart(n.ID); err != nil {
-		// Interrupted before the answer (kernels without
-		// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), or killed: wait and see.
-		if err != listener.ErrGone {
-			return nil, tracee.Regs{}, err
-		}
-	}
+	// It may have been interrupted before the answer (kernels without
+	// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), or killed: wait and see.
+	e.answer(e.listener.Restart(n.ID))
 	e.ledger.drop(n.ID)
 	stop, sig, err := t.Stopped()
 	if err != nil {
@@ -115,6 +112,9 @@ func (e *engine) release(t *tracee.Thread, sig unix.Signal) error {
 // resume sets the held thread's registers and lets it go.
 func resume(t *tracee.Thread, r tracee.Regs) error {
 	if err := t.SetRegs(r); err != nil {
+		if !errors.Is(err, tracee.ErrGone) {
+			err = errors.Join(err, t.Detach(0))
+		}
 		return err
 	}
 	return t.Detach(0)

@@ -3,13 +3,14 @@
 // a wanted flag, and those that we add.
 //
 // The program decides by ABI, then by number in a binary search tree, and
-// loads arguments only for the numbers of the table: for all others the kernel
-// sees that the answer is constant, and does not run the program at all
+// loads arguments only for numbers that may be trapped: for all others the
+// kernel sees that the answer is constant, and does not run the program at all
 // (seccomp_is_const_allow in the kernel's kernel/seccomp.c).
 package filter
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/net/bpf"
@@ -18,7 +19,9 @@ import (
 	"github.com/seed-055cd0c8/indirect/fdcall"
 )
 
-// Range is a half-open range of addresses, Lo included, below 4 GiB.
+// Range is a half-open range of addresses, Lo included, below 4 GiB. A call is
+// in it if the instruction behind the one that makes the call is: that is what
+// the kernel reports as the instruction pointer.
 type Range struct{ Lo, Hi uint64 }
 
 // Rules say what the program is to trap.
@@ -29,9 +32,12 @@ type Rules struct {
 	Want func(*fdcall.Call) fdcall.Want
 	// Stub is where native calls of the table may be made unchecked.
 	Stub Range
-	// Numbers of added calls: trapped on every ABI.
+	// Numbers of added calls, below 1<<30: trapped on every ABI (on x32 with
+	// its bit), wherever they come from.
 	Numbers []uint32
-	// Cancel traps the signals by which the C libraries cancel a thread.
+	// Cancel traps the signals by which the C libraries cancel a thread,
+	// wherever they come from. Only native calls are looked at: no other
+	// thread can be inside the stub.
 	Cancel bool
 }
 
@@ -58,201 +64,158 @@ const (
 // x32Bit marks the numbers of x32, which shares its audit architecture with amd64.
 const x32Bit = 1 << 30
 
-// Compile returns the program for kernels of arch ("amd64", "arm64").
+// Compile returns the program for kernels of arch ("amd64", "arm64"). It fails
+// if arch, the stub's range or an added number is none that a filter can be
+// made for, or if the program is longer than the kernel takes.
 func Compile(arch string, r Rules) ([]unix.SockFilter, error) {
 	offered, ok := abis[arch]
 	if !ok {
 		return nil, fmt.Errorf("there is no filter for the architecture %s", arch)
 	}
-	if r.Stub.Lo > r.Stub.Hi || r.Stub.Hi >= 1<<32 {
+	if r.Stub.Lo > r.Stub.Hi || r.Stub.Hi > low32 {
 		return nil, fmt.Errorf("the stub's addresses %#x to %#x are not below 4 GiB", r.Stub.Lo, r.Stub.Hi)
 	}
-	c := compiler{Rules: r}
-	c.load(dataArch)
-	var known []uint32
-	for _, a := range offered {
-		if slices.Contains(known, a.audit) {
-			continue
+	for _, n := range r.Numbers {
+		if n >= x32Bit {
+			return nil, fmt.Errorf("the added call number %#x is not below %#x, where x32's numbers begin", n, x32Bit)
 		}
-		known = append(known, a.audit)
-		next := c.label()
-		c.unless(bpf.JumpEqual, a.audit, next)
-		c.load(dataNr)
-		for _, b := range offered {
-			if b.audit != a.audit || b.ABI == fdcall.X32 {
-				continue
-			}
-			if slices.ContainsFunc(offered, func(x abi) bool { return x.ABI == fdcall.X32 && x.audit == a.audit }) {
-				native := c.label()
-				c.unless(bpf.JumpGreaterOrEqual, x32Bit, native)
-				c.numbers(fdcall.X32, false)
-				c.place(native)
-			}
-			c.numbers(b.ABI, b == offered[0])
-		}
-		c.place(next)
 	}
-	// No other architecture can run on this kernel. Should one appear, its
-	// calls are reported as not enforced.
-	c.ret(notify)
+	c := compiler{Rules: r}
+	c.notify = c.ret(unix.SECCOMP_RET_USER_NOTIF)
+	c.allow = c.ret(unix.SECCOMP_RET_ALLOW)
+	// No other architecture can run on an amd64 kernel. 32-bit ARM can on an
+	// arm64 one: the table has no numbers for it, so that all its calls are
+	// slow and reported as not enforced, which is better than silent leaks.
+	start := c.notify
+	for _, a := range slices.Backward(offered) {
+		if a.ABI == fdcall.X32 {
+			continue // decided together with amd64
+		}
+		var number point
+		if slices.Contains(offered, abi{fdcall.X32, a.audit}) {
+			x32 := c.calls(fdcall.X32, false)
+			number = c.branch(bpf.JumpGreaterOrEqual, x32Bit, x32, c.calls(a.ABI, a == offered[0]))
+		} else {
+			number = c.calls(a.ABI, a == offered[0])
+		}
+		start = c.branch(bpf.JumpEqual, a.audit, c.load(dataNr, number), start)
+	}
+	c.load(dataArch, start)
 	return c.assemble()
 }
 
-const (
-	allow  = unix.SECCOMP_RET_ALLOW
-	notify = unix.SECCOMP_RET_USER_NOTIF
-)
+// compiler writes the program that the rules ask for. Its methods return where
+// the decision that they write begins.
+type compiler struct {
+	Rules
+	program
+	allow, notify point
+}
 
-// numbers emits the decision for the calls of one ABI, with the number loaded.
-func (c *compiler) numbers(a fdcall.ABI, native bool) {
-	decide := make(map[uint32]func())
+// calls decides about a call of one ABI, with the number loaded.
+func (c *compiler) calls(a fdcall.ABI, native bool) point {
+	trap := c.notify
+	if native {
+		trap = c.unlessInStub(trap)
+	}
+	decisions := make(map[uint32]point)
 	for i := range c.Table.All() {
-		if n := c.Table.All()[i].Nr[a]; n != fdcall.None && c.traps(a, n) {
-			decide[uint32(n)] = func() { c.rows(a, n, native) }
+		if n := c.Table.All()[i].Nr[a]; n != fdcall.None {
+			if _, done := decisions[uint32(n)]; !done {
+				decisions[uint32(n)] = c.rows(c.Table.ByNumber(a, n), trap)
+			}
+		}
+	}
+	if s, ok := cancelSignals[a]; ok && c.Cancel {
+		for _, s := range s {
+			decisions[s.nr] = c.test(word(s.arg, 0), low32, s.signal, c.notify, c.allow)
 		}
 	}
 	for _, n := range c.Numbers {
 		if a == fdcall.X32 {
 			n |= x32Bit
 		}
-		decide[n] = func() { c.ret(notify) }
+		decisions[n] = c.notify
 	}
-	for _, s := range cancelSignals {
-		if n, ok := s.nr[a]; ok && c.Cancel {
-			decide[n] = func() { c.cancelSignal(s.arg, s.signal) }
-		}
-	}
-	sorted := make([]uint32, 0, len(decide))
-	for n := range decide {
-		sorted = append(sorted, n)
-	}
-	slices.Sort(sorted)
-	c.search(sorted, decide)
+	maps.DeleteFunc(decisions, func(_ uint32, decision point) bool { return decision == c.allow })
+	return c.search(slices.Sorted(maps.Keys(decisions)), decisions)
 }
 
 // cancelSignals are the calls by which pthread_cancel(3) sends its signal:
 // tgkill(pid, tid, 32) in glibc (nptl/pthread_cancel.c), tkill(tid, 33) in
 // musl (src/thread/pthread_kill.c). glibc sends 33 by tgkill, to change the
 // user ID of all threads.
-var cancelSignals = []struct {
-	nr          map[fdcall.ABI]uint32
-	arg, signal uint32
+var cancelSignals = map[fdcall.ABI][]struct {
+	nr     uint32
+	arg    uint8
+	signal uint32
 }{
-	{map[fdcall.ABI]uint32{fdcall.AMD64: 234, fdcall.ARM64: 131}, 2, 32},
-	{map[fdcall.ABI]uint32{fdcall.AMD64: 200, fdcall.ARM64: 130}, 1, 33},
+	fdcall.AMD64: {{234, 2, 32}, {200, 1, 33}},
+	fdcall.ARM64: {{131, 2, 32}, {130, 1, 33}},
 }
 
-// search emits a binary search for the loaded number.
-func (c *compiler) search(numbers []uint32, decide map[uint32]func()) {
+// search decides by the loaded number, in a binary search.
+func (c *compiler) search(numbers []uint32, decisions map[uint32]point) point {
 	switch len(numbers) {
 	case 0:
-		c.ret(allow)
+		return c.allow
 	case 1:
-		other := c.label()
-		c.unless(bpf.JumpEqual, numbers[0], other)
-		decide[numbers[0]]()
-		c.place(other)
-		c.ret(allow)
-	default:
-		middle := len(numbers) / 2
-		lower := c.label()
-		c.unless(bpf.JumpGreaterOrEqual, numbers[middle], lower)
-		c.search(numbers[middle:], decide)
-		c.place(lower)
-		c.search(numbers[:middle], decide)
+		return c.branch(bpf.JumpEqual, numbers[0], decisions[numbers[0]], c.allow)
 	}
+	middle := len(numbers) / 2
+	lower := c.search(numbers[:middle], decisions)
+	upper := c.search(numbers[middle:], decisions)
+	return c.branch(bpf.JumpGreaterOrEqual, numbers[middle], upper, lower)
 }
 
-// traps reports whether any call with the number may need something.
-func (c *compiler) traps(a fdcall.ABI, n int32) bool {
-	return slices.ContainsFunc(c.Table.ByNumber(a, n), func(call *fdcall.Call) bool { return c.wants(call) != 0 })
-}
-
-// wants is what the call's descriptors lack unless it asks for it itself.
-func (c *compiler) wants(call *fdcall.Call) fdcall.Want {
-	w := call.Applicable(c.Want(call))
-	if call.Block {
-		w = c.Want(call) // what applies depends on the operation's own row
-	}
-	return w
-}
-
-// rows emits the decision for a number of the table: the first row whose
-// conditions hold decides, as in Table.Lookup.
-func (c *compiler) rows(a fdcall.ABI, n int32, native bool) {
-	for _, call := range c.Table.ByNumber(a, n) {
-		next := c.label()
-		for _, w := range call.When {
-			c.require(w, next)
-		}
-		c.row(call, native)
-		c.place(next)
-		if len(call.When) == 0 {
-			return // it always holds
+// rows decides about a number of the table: the first row whose conditions
+// hold decides, as in [fdcall.Table.Lookup].
+func (c *compiler) rows(calls []*fdcall.Call, trap point) point {
+	decision := c.allow
+	for _, call := range slices.Backward(calls) {
+		otherwise := decision
+		decision = c.row(call, trap)
+		for _, w := range slices.Backward(call.When) {
+			decision = c.when(w, decision, otherwise)
 		}
 	}
-	c.ret(allow)
+	return decision
 }
 
-// row emits the decision for one row.
-func (c *compiler) row(call *fdcall.Call, native bool) {
-	want := c.wants(call)
-	if want == 0 {
-		c.ret(allow)
-		return
+// row decides about a call of one row.
+func (c *compiler) row(call *fdcall.Call, trap point) point {
+	want := c.Want(call)
+	if _, ok := c.Table.Plan(call, want); !ok {
+		return c.allow
 	}
-	flags, missing := call.Carries(want)
-	if missing == 0 && flags != 0 && call.FlagsArg != fdcall.NoFlags && !call.Indirect && !call.Block {
-		lacking := c.label()
-		c.load(dataArgs + 8*uint32(call.FlagsArg))
-		c.and(flags)
-		c.unless(bpf.JumpEqual, flags, lacking)
-		c.ret(allow)
-		c.place(lacking)
+	flags, missing := call.Carries(call.Applicable(want))
+	if missing != 0 || call.FlagsArg == fdcall.NoFlags || call.Indirect || call.Block {
+		return trap
 	}
-	if native {
-		outside := c.label()
-		c.load(dataIP + 4)
-		c.unless(bpf.JumpEqual, 0, outside)
-		c.load(dataIP)
-		c.unless(bpf.JumpGreaterOrEqual, uint32(c.Stub.Lo), outside)
-		c.unless(bpf.JumpLessThan, uint32(c.Stub.Hi), outside)
-		c.ret(allow)
-		c.place(outside)
-	}
-	c.ret(notify)
+	return c.test(word(uint8(call.FlagsArg), 0), flags, flags, c.allow, trap)
 }
 
-// require emits a jump to otherwise unless the condition holds.
-func (c *compiler) require(w fdcall.Cond, otherwise label) {
-	holds := c.label()
-	differs := otherwise
+// when goes on at yes if the condition holds, else at no.
+func (c *compiler) when(w fdcall.Cond, yes, no point) point {
 	if w.Not {
-		differs = holds
+		yes, no = no, yes
 	}
 	for half := range uint32(2) {
 		mask, value := uint32(w.Mask>>(32*half)), uint32(w.Value>>(32*half))
-		if mask == 0 && value == 0 {
-			continue
-		}
-		c.load(dataArgs + 8*uint32(w.Arg) + 4*half)
-		if mask != 1<<32-1 {
-			c.and(mask)
-		}
-		c.unless(bpf.JumpEqual, value, differs)
+		yes = c.test(word(w.Arg, half), mask, value, yes, no)
 	}
-	if w.Not {
-		c.jump(otherwise)
-	}
-	c.place(holds)
+	return yes
 }
 
-// cancelSignal emits the decision for a call that sends a signal.
-func (c *compiler) cancelSignal(arg, signal uint32) {
-	other := c.label()
-	c.load(dataArgs + 8*arg)
-	c.unless(bpf.JumpEqual, signal, other)
-	c.ret(notify)
-	c.place(other)
-	c.ret(allow)
+// unlessInStub goes on at trap unless the call comes from the stub.
+func (c *compiler) unlessInStub(trap point) point {
+	if c.Stub.Lo == c.Stub.Hi {
+		return trap
+	}
+	below := c.branch(bpf.JumpGreaterOrEqual, uint32(c.Stub.Hi), trap, c.allow)
+	low := c.load(dataIP, c.branch(bpf.JumpGreaterOrEqual, uint32(c.Stub.Lo), below, trap))
+	return c.test(dataIP+4, low32, 0, low, trap)
 }
+
+// word is the offset of the low (0) or high (1) half of an argument.
+func word(arg uint8, half uint32) uint32 { return dataArgs + 8*uint32(arg) + 4*half }

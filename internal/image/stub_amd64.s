@@ -74,7 +74,9 @@
 #define F_REMOTE -40 // struct iovec
 #define F_HOW -128 // 64 bytes
 
-#define YIELDS 1000 // some 100 µs: waking a thread on another CPU takes less
+// Each pause takes some 50 cycles; a yield on a busy CPU may take milliseconds.
+#define PAUSES 500
+#define YIELDS 10
 #define SYS_sched_yield 24
 #define SYS_process_vm_readv 310
 #define SYS_getpid 39
@@ -572,10 +574,15 @@ TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	TESTL AX, AX
 	JLE  tell
 yield:
-	CMPL HEADER(DI), $0
-	JNE  there
 	MOVL $SYS_sched_yield, AX // the supervisor may be waiting for our CPU
 	SYSCALL
+	MOVL $PAUSES, CX
+pause:
+	CMPL HEADER(DI), $0
+	JNE  there
+	PAUSE
+	DECL CX
+	JNE  pause
 	DECL DX
 	JNE  yield
 tell:

@@ -13,7 +13,7 @@ type Regs = unix.PtraceRegsAmd64
 func (t *Thread) Regs() (Regs, error) {
 	var r Regs
 	if err := unix.PtraceGetRegsAmd64(t.tid, &r); err != nil {
-		return Regs{}, fmt.Errorf("read registers of thread %d: %w", t.tid, gone(err))
+		return Regs{}, fmt.Errorf("read registers of thread %d: %w", t.tid, t.lost(err))
 	}
 	return r, nil
 }
@@ -21,7 +21,7 @@ func (t *Thread) Regs() (Regs, error) {
 // SetRegs changes the stopped thread's registers.
 func (t *Thread) SetRegs(r Regs) error {
 	if err := unix.PtraceSetRegsAmd64(t.tid, &r); err != nil {
-		return fmt.Errorf("set registers of thread %d: %w", t.tid, gone(err))
+		return fmt.Errorf("set registers of thread %d: %w", t.tid, t.lost(err))
 	}
 	return nil
 }

@@ -40,10 +40,11 @@ func Seize(tid int) (*Thread, error) {
 	if err := request(seize, tid, 0, optSysGood); err != nil {
 		return nil, fmt.Errorf("attach to thread %d: %w", tid, gone(err))
 	}
+	t := &Thread{tid}
 	if err := request(interrupt, tid, 0, 0); err != nil {
-		return nil, fmt.Errorf("interrupt thread %d: %w", tid, gone(err))
+		return nil, fmt.Errorf("interrupt thread %d: %w", tid, t.lost(err))
 	}
-	return &Thread{tid}, nil
+	return t, nil
 }
 
 // ID is the thread's ID.
@@ -58,6 +59,24 @@ const (
 	Syscall                 // at the entry or exit of a system call
 	Signalled               // with a signal that is to be delivered
 )
+
+// lost adds ErrGone to the error of a request on a thread that was killed
+// while it was stopped. It also takes note of the death, without which the
+// thread would stay a zombie, and an execve or a wait for its process would
+// not return.
+func (t *Thread) lost(err error) error {
+	if err != unix.ESRCH {
+		return err
+	}
+	for {
+		var status unix.WaitStatus
+		_, wait := unix.Wait4(t.tid, &status, unix.WALL, nil)
+		if wait == unix.EINTR || wait == nil && status.Stopped() {
+			continue
+		}
+		return errors.Join(ErrGone, err)
+	}
+}
 
 // Stopped waits until the thread stops. The signal is that of a Signalled stop.
 func (t *Thread) Stopped() (Stop, unix.Signal, error) {
@@ -93,7 +112,7 @@ const AllSignals = ^SigMask(0)
 func (t *Thread) SigMask() (SigMask, error) {
 	var m SigMask
 	if err := requestMask(getSigMask, t.tid, &m); err != nil {
-		return 0, fmt.Errorf("read signal mask of thread %d: %w", t.tid, gone(err))
+		return 0, fmt.Errorf("read signal mask of thread %d: %w", t.tid, t.lost(err))
 	}
 	return m, nil
 }
@@ -101,7 +120,7 @@ func (t *Thread) SigMask() (SigMask, error) {
 // SetSigMask changes the stopped thread's signal mask.
 func (t *Thread) SetSigMask(m SigMask) error {
 	if err := requestMask(setSigMask, t.tid, &m); err != nil {
-		return fmt.Errorf("set signal mask of thread %d: %w", t.tid, gone(err))
+		return fmt.Errorf("set signal mask of thread %d: %w", t.tid, t.lost(err))
 	}
 	return nil
 }
@@ -110,7 +129,7 @@ func (t *Thread) SetSigMask(m SigMask) error {
 // system call, delivering sig if it is not 0.
 func (t *Thread) ToSyscall(sig unix.Signal) error {
 	if err := request(unix.PTRACE_SYSCALL, t.tid, 0, uintptr(sig)); err != nil {
-		return fmt.Errorf("continue thread %d: %w", t.tid, gone(err))
+		return fmt.Errorf("continue thread %d: %w", t.tid, t.lost(err))
 	}
 	return nil
 }
@@ -118,7 +137,7 @@ func (t *Thread) ToSyscall(sig unix.Signal) error {
 // Detach lets the stopped thread go, delivering sig if it is not 0.
 func (t *Thread) Detach(sig unix.Signal) error {
 	if err := request(unix.PTRACE_DETACH, t.tid, 0, uintptr(sig)); err != nil {
-		return fmt.Errorf("detach from thread %d: %w", t.tid, gone(err))
+		return fmt.Errorf("detach from thread %d: %w", t.tid, t.lost(err))
 	}
 	return nil
 }
