@@ -144,7 +144,11 @@ func finish(t *testing.T, ctx context.Context, cmd *exec.Cmd, summary string) re
 	case err != nil:
 		t.Fatalf("%s: %v\n%s", strings.Join(cmd.Args, " "), err, tail(r.stderr))
 	}
-	if summary != "" {
+	switch {
+	case summary == "":
+	case r.status == 125: // nothing was run
+		t.Fatalf("status 125\n%s", tail(r.stderr))
+	default:
 		r.summary = readSummary(t, summary)
 	}
 	return r

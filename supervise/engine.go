@@ -124,10 +124,13 @@ func (e *engine) recover() {
 	}
 	// A notification may have been received and not recorded. Numbers are
 	// given one by one (seccomp_next_notify_id in kernel/seccomp.c); those of
-	// threads that died in between are missing.
+	// threads that died are missing, and several are received at a time.
 	const window = 1024
 	last := e.ledger.lastID.Load()
-	for id := last + 1; last != 0 && id <= last+window; id++ {
+	if last == 0 {
+		return
+	}
+	for id := last - window; id != last+window; id++ {
 		if e.listener.Valid(id) && e.listener.Continue(id) == nil {
 			e.ledger.refused[maxCalls-1][gap].Add(1)
 		}

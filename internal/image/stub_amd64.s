@@ -76,7 +76,7 @@
 
 // Each pause takes some 50 cycles; a yield on a busy CPU may take milliseconds.
 #define PAUSES 500
-#define YIELDS 10
+#define YIELDS 25
 #define SYS_sched_yield 24
 #define SYS_process_vm_readv 310
 #define SYS_getpid 39
