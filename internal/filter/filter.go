@@ -126,9 +126,13 @@ func (c *compiler) calls(a fdcall.ABI, native bool) point {
 			}
 		}
 	}
-	if s, ok := cancelSignals[a]; ok && c.Cancel {
-		for _, s := range s {
-			decisions[s.nr] = c.test(word(s.arg, 0), low32, s.signal, c.notify, c.allow)
+	if c.Cancel {
+		for _, s := range cancelSignals[a] {
+			otherwise, ok := decisions[s.nr]
+			if !ok {
+				otherwise = c.allow
+			}
+			decisions[s.nr] = c.test(word(s.arg, 0), low32, s.signal, c.notify, otherwise)
 		}
 	}
 	for _, n := range c.Numbers {
