@@ -149,21 +149,22 @@ func finish(t *testing.T, ctx context.Context, cmd *exec.Cmd, summary string) re
 	case r.status == 125: // nothing was run
 		t.Fatalf("status 125\n%s", tail(r.stderr))
 	default:
-		r.summary = readSummary(t, summary)
+		if r.summary, err = readSummary(summary); err != nil {
+			t.Fatalf("status %d, %v\n%s", r.status, err, tail(r.stderr))
+		}
 	}
 	return r
 }
 
-func readSummary(t *testing.T, file string) (s supervise.Summary) {
-	t.Helper()
+func readSummary(file string) (s supervise.Summary, err error) {
 	b, err := os.ReadFile(file)
 	if err != nil {
-		t.Fatal(err)
+		return s, err
 	}
 	if err := json.Unmarshal(b, &s); err != nil {
-		t.Fatalf("summary %s: %v", b, err)
+		return s, fmt.Errorf("summary %q: %w", b, err)
 	}
-	return s
+	return s, nil
 }
 
 // tail is the end of a long output.

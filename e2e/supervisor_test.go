@@ -64,7 +64,10 @@ func TestSupervisorKilled(t *testing.T) {
 			if killed < kills {
 				t.Fatalf("killed %d supervisors, want %d\n%s", killed, kills, tail(errs.String()))
 			}
-			s := readSummary(t, summary)
+			s, err := readSummary(summary)
+			if err != nil {
+				t.Fatal(err)
+			}
 			// Some die before they have begun.
 			if s.Supervisors < kills/10 {
 				t.Errorf("%d supervisors have served, %d were killed", s.Supervisors, kills)
