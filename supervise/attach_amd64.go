@@ -79,7 +79,6 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 	// It may have been interrupted before the answer (kernels without
 	// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), or killed: wait and see.
 	e.answer(e.listener.Restart(n.ID))
-	e.ledger.drop(n.ID)
 	stop, sig, err := t.Stopped()
 	if err != nil {
 		return nil, tracee.Regs{}, err
@@ -278,8 +277,8 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	way := patched
 	if !diverted {
 		way = once
-		r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
 	}
+	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
 	if p.Want(c) == 0 {
 		way = spared
 	}

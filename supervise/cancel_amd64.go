@@ -64,7 +64,8 @@ func (e *engine) restoreSites(tid int) error {
 	}
 	for i := range int(s.header.Thunks) {
 		site := image.ReturnOf(s.code(i)) - syscallLen
-		if route, bias, ok := e.routeOf(tid, maps, site); ok {
+		routes, bias := e.routesOf(tid, maps, site)
+		for _, route := range routes {
 			// What cannot be restored stays diverted; it is no worse than before.
 			_ = undoRoute(tid, m, route, bias)
 		}

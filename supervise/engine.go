@@ -107,11 +107,9 @@ func (e *engine) recover() {
 	for i := range e.ledger.flight {
 		f := &e.ledger.flight[i]
 		n := f.notice
-		switch state := f.state.Load(); {
-		case state == flightFree:
-			continue
-		case !e.listener.Valid(n.ID):
-		case state == flightTaken, f.tries.Add(1) > maxTries:
+		switch {
+		case n.ID == 0, !e.listener.Valid(n.ID): // answered, or dead
+		case f.tries.Add(1) > maxTries:
 			var c *fdcall.Call
 			if abi, nr, ok := abiOf(n); ok {
 				c = e.table.Lookup(abi, nr, &n.Args)
@@ -120,20 +118,7 @@ func (e *engine) recover() {
 		default:
 			e.handle(n)
 		}
-		f.state.Store(flightFree)
-	}
-	// A notification may have been received and not recorded. Numbers are
-	// given one by one (seccomp_next_notify_id in kernel/seccomp.c); those of
-	// threads that died are missing, and several are received at a time.
-	const window = 1024
-	last := e.ledger.lastID.Load()
-	if last == 0 {
-		return
-	}
-	for id := last - window; id != last+window; id++ {
-		if e.listener.Valid(id) && e.listener.Continue(id) == nil {
-			e.ledger.refused[maxCalls-1][gap].Add(1)
-		}
+		f.drop()
 	}
 }
 

@@ -16,7 +16,6 @@ import (
 // answered, so that its successor can take them over. It holds only numbers,
 // and is written only by us.
 type ledger struct {
-	lastID   atomic.Uint64 // of the newest notification received
 	started  atomic.Uint64 // supervisors
 	images   atomic.Uint64 // program images that were given a stub
 	programs atomic.Uint64 // processes that made a trapped call
@@ -26,22 +25,17 @@ type ledger struct {
 	flight  [maxFlight]flight
 }
 
-// flight is a notification under way.
+// flight is a notification under way. The kernel itself writes it here, so
+// that nothing is lost when the supervisor dies as soon as it has received it.
 type flight struct {
-	state  atomic.Uint32
-	tries  atomic.Uint32 // supervisors that have had it in hand
+	taken  atomic.Bool   // a worker of the living supervisor has it
+	tries  atomic.Uint32 // supervisors that have had this notification in hand
 	notice listener.Notification
 }
 
 const (
-	flightFree    = iota
-	flightTaken   // being written
-	flightPending // received, not yet answered
-)
-
-const (
-	maxCalls  = 192 // rows of the table, and the one for calls outside it
-	maxFlight = 64  // notifications that workers hold at the same time
+	maxCalls  = 192        // rows of the table, and the one for calls outside it
+	maxFlight = maxWorkers // each worker has one notification in hand
 )
 
 // way is how a call was served.
@@ -108,28 +102,19 @@ func openLedger(f *os.File) (*ledger, error) {
 	return (*ledger)(unsafe.Pointer(&b[0])), nil
 }
 
-// take records that n was received. Without room it is not recorded: then a
-// successor can only let the call through.
-func (l *ledger) take(n listener.Notification) {
-	l.lastID.Store(n.ID)
+// take finds room for a worker's notifications.
+func (l *ledger) take() *flight {
 	for i := range l.flight {
-		f := &l.flight[i]
-		if f.state.CompareAndSwap(flightFree, flightTaken) {
-			f.notice = n
-			f.tries.Store(1)
-			f.state.Store(flightPending)
-			return
+		if f := &l.flight[i]; f.taken.CompareAndSwap(false, true) {
+			f.notice = listener.Notification{}
+			return f
 		}
 	}
+	return nil
 }
 
-// drop records that the notification id is answered.
-func (l *ledger) drop(id uint64) {
-	for i := range l.flight {
-		f := &l.flight[i]
-		if f.state.Load() == flightPending && f.notice.ID == id {
-			f.state.Store(flightFree)
-			return
-		}
-	}
+// drop gives it back.
+func (f *flight) drop() {
+	f.notice = listener.Notification{}
+	f.taken.Store(false)
 }

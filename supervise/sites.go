@@ -159,16 +159,18 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 		}
 	}
 	site := n.IP - syscallLen
-	route, bias, ok := e.routeOf(tid, maps, site)
-	if ok && applyRoute(m, route, bias, thunk, alone) == nil {
-		return thunk, true, nil
+	routes, bias := e.routesOf(tid, maps, site)
+	for _, route := range routes {
+		if applyRoute(m, route, bias, thunk, alone) == nil {
+			return thunk, true, nil
+		}
 	}
 	return thunk, false, m.Write(uint64(thunk)+image.UnroutableAt, []byte{1})
 }
 
-// routeOf returns the route for the call site, and how far above the file's
-// addresses the code is loaded.
-func (e *engine) routeOf(tid int, maps []tracee.Mapping, site uint64) (*patch.Route, uint64, bool) {
+// routesOf returns the ways to divert the call site, the best one first, and
+// how far above the file's addresses the code is loaded.
+func (e *engine) routesOf(tid int, maps []tracee.Mapping, site uint64) ([]*patch.Route, uint64) {
 	for i := range maps {
 		mapping := &maps[i]
 		if site < mapping.Start || site >= mapping.End {
@@ -182,25 +184,32 @@ func (e *engine) routeOf(tid int, maps []tracee.Mapping, site uint64) (*patch.Ro
 		if !ok {
 			break
 		}
-		route, err := f.plan.Route(address)
-		if err != nil {
-			break
-		}
-		if !slices.Contains(f.known, address) && len(f.known) < maxKnown {
+		routes := f.routes(address)
+		if len(routes) > 0 && !slices.Contains(f.known, address) && len(f.known) < maxKnown {
 			f.known = append(f.known, address)
 		}
-		return route, site - address, true
+		return routes, site - address
 	}
-	return nil, 0, false
+	return nil, 0
+}
+
+// routes returns the ways to divert the call site at address.
+func (f *codeFile) routes(address uint64) (all []*patch.Route) {
+	for _, find := range []func(uint64) (*patch.Route, error){f.plan.Route, f.plan.RouteInFront} {
+		if r, err := find(address); err == nil {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // patchKnown diverts the call sites in a process's files that have been
 // diverted in other processes.
 func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() bool) error {
 	type knownSite struct {
-		route *patch.Route
-		bias  uint64
-		thunk int
+		routes []*patch.Route
+		bias   uint64
+		thunk  int
 	}
 	var all []knownSite
 	before := len(s.thunks)
@@ -217,8 +226,7 @@ func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() b
 		bias := mapping.Start - first
 		for _, address := range f.known {
 			site := address + bias
-			route, err := f.plan.Route(address)
-			if err != nil || site < mapping.Start || site >= mapping.End {
+			if site < mapping.Start || site >= mapping.End {
 				continue
 			}
 			thunk, ok := image.FindThunk(s.thunks, site+syscallLen)
@@ -228,7 +236,7 @@ func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() b
 				}
 				thunk = s.add(site + syscallLen)
 			}
-			all = append(all, knownSite{route, bias, thunk})
+			all = append(all, knownSite{f.routes(address), bias, thunk})
 		}
 	}
 	// Thunks first, then the header that counts them, then the sites.
@@ -242,8 +250,11 @@ func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() b
 		return err
 	}
 	for _, k := range all {
-		if applyRoute(s.mem, k.route, k.bias, image.ThunkAddress(s.base, k.thunk), alone) == nil {
-			e.ledger.served[maxCalls-1][patched].Add(1)
+		for _, route := range k.routes {
+			if applyRoute(s.mem, route, k.bias, image.ThunkAddress(s.base, k.thunk), alone) == nil {
+				e.ledger.served[maxCalls-1][patched].Add(1)
+				break
+			}
 		}
 	}
 	return nil

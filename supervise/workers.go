@@ -43,9 +43,15 @@ func (w *workers) work() {
 	runtime.LockOSThread() // ptrace requests must come from the thread that attached
 	defer runtime.UnlockOSThread()
 	tid := unix.Gettid()
+	f := w.ledger.take()
+	if f == nil {
+		w.failed <- errors.New("no room for another notification")
+		return
+	}
+	defer f.drop()
 	for {
 		w.tids.Store(tid, nil)
-		n, err := w.listener.Receive()
+		err := w.listener.Receive(&f.notice)
 		w.tids.Delete(tid)
 		switch {
 		case w.stopped.Load() && err != nil:
@@ -56,12 +62,11 @@ func (w *workers) work() {
 			w.failed <- err
 			return
 		}
-		w.ledger.take(n)
+		f.tries.Store(1)
 		if w.waiting.Add(-1) == 0 && w.all.Load() < maxWorkers {
 			w.start()
 		}
-		w.handle(n)
-		w.ledger.drop(n.ID)
+		w.handle(f.notice)
 		if w.stopped.Load() || w.waiting.Load() >= receivers {
 			return
 		}
@@ -70,7 +75,7 @@ func (w *workers) work() {
 }
 
 // stop ends the workers, except those whose thread blocks in its call: they
-// end when it does.
+// end when it does. The others have answered what they had in hand.
 func (w *workers) stop() {
 	w.stopped.Store(true)
 	const pause = time.Millisecond
@@ -83,5 +88,9 @@ func (w *workers) stop() {
 			_ = unix.Tgkill(os.Getpid(), tid.(int), unix.SIGURG)
 			return true
 		})
+	}
+	const patience = time.Second
+	for start := time.Now(); w.all.Load() > w.blocked.Load() && time.Since(start) < patience; {
+		time.Sleep(pause)
 	}
 }

@@ -78,20 +78,21 @@ func (l *Listener) SyncWakeUp() error {
 	return nil
 }
 
-// Receive waits for a notification. It returns ErrNothing when there is none
-// after all: the calling thread got a signal, the trapped thread was killed,
-// or no process is left (kernels before 6.11 wait on then: see Watch). It may
-// be called from several threads; each notification is received by one.
-func (l *Listener) Receive() (Notification, error) {
-	var n Notification
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifRecv, uintptr(unsafe.Pointer(&n)))
+// Receive waits for a notification, which the kernel writes to n. It returns
+// ErrNothing when there is none after all: the calling thread got a signal, the
+// trapped thread was killed, or no process is left (kernels before 6.11 wait
+// on then: see Watch). It may be called from several threads; each
+// notification is received by one.
+func (l *Listener) Receive(n *Notification) error {
+	*n = Notification{} // or the kernel refuses
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifRecv, uintptr(unsafe.Pointer(n)))
 	switch errno {
 	case 0:
-		return n, nil
+		return nil
 	case unix.ENOENT, unix.EINTR:
-		return n, ErrNothing
+		return ErrNothing
 	}
-	return n, fmt.Errorf("receive a trapped call: %w", errno)
+	return fmt.Errorf("receive a trapped call: %w", errno)
 }
 
 // Watch returns ErrDone when the last process under the filter is gone, and

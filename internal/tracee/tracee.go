@@ -31,6 +31,10 @@ const (
 	eventStop   = 128
 	optSysGood  = 1
 	sigSetBytes = 8
+
+	// Only what this OS thread traces: another worker may trace the new owner
+	// of a thread ID that an execve has handed on.
+	waitOptions = unix.WALL | unix.WNOTHREAD
 )
 
 // Seize attaches to a thread, without stopping it, and asks it to stop before
@@ -70,7 +74,7 @@ func (t *Thread) lost(err error) error {
 	}
 	for {
 		var status unix.WaitStatus
-		_, wait := unix.Wait4(t.tid, &status, unix.WALL, nil)
+		_, wait := unix.Wait4(t.tid, &status, waitOptions, nil)
 		if wait == unix.EINTR || wait == nil && status.Stopped() {
 			continue
 		}
@@ -82,7 +86,7 @@ func (t *Thread) lost(err error) error {
 func (t *Thread) Stopped() (Stop, unix.Signal, error) {
 	var status unix.WaitStatus
 	for {
-		_, err := unix.Wait4(t.tid, &status, unix.WALL, nil)
+		_, err := unix.Wait4(t.tid, &status, waitOptions, nil)
 		if err == unix.EINTR {
 			continue
 		}
