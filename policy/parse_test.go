@@ -87,7 +87,7 @@ func TestParseErrors(t *testing.T) {
 
 		{"unknown call", "version: 1\ncalls:\n  opem: []\n  F_DUPFD: []\n  frobnicate: []", []string{
 			`3: unknown call "opem"; did you mean open?`,
-			`4: unknown call "F_DUPFD"; did you mean fcntl F_DUPFD, fcntl F_DUPFD_CLOEXEC?`,
+			`4: unknown call "F_DUPFD"; did you mean fcntl F_DUPFD, fcntl F_DUPFD_CLOEXEC, fcntl64 F_DUPFD?`,
 			`5: unknown call "frobnicate"; no known one is like it; remove it`,
 		}},
 		{"duplicate call", "version: 1\ncalls:\n  open: []\n  open: []", []string{`4: "open" is there already at line 3; remove one of the two`}},
