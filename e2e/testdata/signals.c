@@ -2,7 +2,9 @@
 // lacks SA_RESTART, and makes such calls itself: none of these calls can
 // block, so that none fails. One exception is the kernel's: a call that traps
 // can be interrupted until the supervisor has received it (seccomp_do_user_
-// notification in kernel/seccomp.c), for some microseconds.
+// notification in kernel/seccomp.c), which takes microseconds, or longer where
+// all processors are busy. It is made again, and each signal accounts for one
+// such call at most.
 #include "check.h"
 #include <pthread.h>
 #include <sys/epoll.h>
@@ -103,7 +105,7 @@ int main(int argc, char **argv)
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
 	CHECK(handled > 0 && made > 0);
-	CHECK(interrupted * 100 <= (expected("cloexec") ? made : 0));
+	CHECK(interrupted <= (expected("cloexec") ? handled : 0));
 	dprintf(2, "%lu calls, %lu signals, %lu interrupted\n", made, handled, interrupted);
 	return done();
 }
