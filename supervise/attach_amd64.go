@@ -72,14 +72,18 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 // whatever registers it has been given: each of our steps leaves it in a state
 // from which it comes back to its call by itself.
 func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, error) {
-	t, err := tracee.Seize(int(n.TID))
+	tid := int(n.TID)
+	if !e.listener.Valid(n.ID) {
+		return nil, tracee.Regs{}, tracee.ErrGone
+	}
+	t, err := tracee.Seize(tid)
 	if err != nil {
 		return nil, tracee.Regs{}, err
 	}
-	// It may have been interrupted before the answer (kernels without
-	// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), or killed: wait and see.
-	e.answer(e.listener.Restart(n.ID))
+	e.awaited.add(tid)
+	restart := e.listener.Restart(n.ID)
 	stop, sig, err := t.Stopped()
+	e.awaited.remove(tid)
 	if err != nil {
 		return nil, tracee.Regs{}, err
 	}
@@ -87,9 +91,14 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 	if err != nil {
 		return nil, tracee.Regs{}, err
 	}
-	if stop != tracee.Interrupted || r.Rip != n.IP || int32(r.Orig_rax) != n.Nr {
-		// It is elsewhere already: it will trap again if it makes the call.
-		return nil, tracee.Regs{}, fmt.Errorf("thread %d left its call: %w", n.TID, e.release(t, sig))
+	// Without an answer of ours, it was interrupted before (kernels without
+	// SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV), or it is another thread, to which
+	// an execve has given this ID.
+	const restartSys = -512
+	ours := restart == nil || int64(r.Rax) == restartSys
+	if !ours || stop != tracee.Interrupted || r.Rip != n.IP || int32(r.Orig_rax) != n.Nr {
+		// It will trap again if it makes the call.
+		return nil, tracee.Regs{}, fmt.Errorf("thread %d left its call: %w", tid, e.release(t, sig))
 	}
 	r.Rip -= syscallLen
 	r.Rax = uint64(uint32(n.Nr))

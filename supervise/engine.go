@@ -39,6 +39,7 @@ type engine struct {
 	landings map[int]uint64 // thread: the vDSO of the image in which it has begun to land
 	spares   map[int]int    // thread of an exempt program: calls let through
 
+	awaited awaited
 	inPlace sync.Map     // tid: a call of this thread is being run in place
 	blocked atomic.Int32 // how many there are
 }
@@ -155,6 +156,9 @@ func (e *engine) handle(n listener.Notification) {
 	}
 	err := e.enforce(n, abi, c)
 	for try := 0; errors.Is(err, unix.EPERM) && try < maxDetaching && ours(int(n.TID), try == 0); try++ {
+		if e.awaited.do(int(n.TID), func() { e.answer(e.listener.Restart(n.ID)) }) {
+			return
+		}
 		time.Sleep(detaching)
 		err = e.enforce(n, abi, c)
 	}
@@ -179,7 +183,8 @@ func (e *engine) handle(n listener.Notification) {
 
 // A worker may hold, for a moment, a thread that is not the one it was told of:
 // an execve gives the thread that makes it the ID of its process's first
-// thread. The other workers wait.
+// thread. Another worker that has a call of that thread in hand waits, or, if
+// the first one waits for the thread to stop, lets it: it will trap again.
 const (
 	detaching    = 200 * time.Microsecond
 	maxDetaching = 500
@@ -291,3 +296,34 @@ func (e *engine) answer(err error) {
 
 // complain tells the front, which owns the terminal.
 func (e *engine) complain(err error) { fmt.Fprintln(os.Stderr, err) }
+
+// awaited are the threads that have been interrupted and are to stop.
+type awaited struct {
+	mu   sync.Mutex
+	tids map[int]bool
+}
+
+func (a *awaited) add(tid int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tids == nil {
+		a.tids = make(map[int]bool)
+	}
+	a.tids[tid] = true
+}
+
+func (a *awaited) remove(tid int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	delete(a.tids, tid)
+}
+
+// do calls f if the thread is awaited, and cannot be let go meanwhile.
+func (a *awaited) do(tid int, f func()) bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.tids[tid] {
+		f()
+	}
+	return a.tids[tid]
+}
