@@ -213,9 +213,6 @@ func (c *compiler) when(w fdcall.Cond, yes, no point) point {
 
 // unlessInStub goes on at trap unless the call comes from the stub.
 func (c *compiler) unlessInStub(trap point) point {
-	if c.Stub.Lo == c.Stub.Hi {
-		return trap
-	}
 	below := c.branch(bpf.JumpGreaterOrEqual, uint32(c.Stub.Hi), trap, c.allow)
 	low := c.load(dataIP, c.branch(bpf.JumpGreaterOrEqual, uint32(c.Stub.Lo), below, trap))
 	return c.test(dataIP+4, low32, 0, low, trap)

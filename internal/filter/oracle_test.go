@@ -94,6 +94,11 @@ func compiled(t rapid.TB, arch string, r Rules) machine {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return loaded(t, program)
+}
+
+func loaded(t rapid.TB, program []unix.SockFilter) machine {
+	t.Helper()
 	instructions := make([]bpf.Instruction, len(program))
 	for i, f := range program {
 		instructions[i] = bpf.RawInstruction{Op: f.Code, Jt: f.Jt, Jf: f.Jf, K: f.K}.Disassemble()

@@ -20,9 +20,9 @@ type program struct {
 // point is a place in a program: the number of instructions from there to the end.
 type point int
 
-// reach is how many instructions a conditional jump can skip (8 bits), less
-// those that two relays add.
-const reach = 255 - 2
+// reach is how many instructions a conditional jump can skip (8 bits), less the
+// relay to its other outcome, which may come between.
+const reach = 255 - 1
 
 // here is the point where the program begins so far.
 func (p *program) here() point { return point(len(p.backward)) }
