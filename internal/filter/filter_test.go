@@ -186,7 +186,7 @@ func TestDecisions(t *testing.T) {
 		{"the signal of glibc's pthread_cancel by the stub", call{nr: 234, audit: x86, ip: stub, args: [6]uint64{2: 32}}, notify},
 		{"the signal of glibc's setuid", call{nr: 234, audit: x86, args: [6]uint64{2: 33}}, allow},
 		{"the signal of musl's pthread_cancel", call{nr: 200, audit: x86, args: [6]uint64{1: 33}}, notify},
-		{"tgkill's number on i386 (fremovexattr is 237)", call{nr: 234, audit: i386, args: [6]uint64{2: 32}}, allow},
+		{"tgkill's number on i386 (flistxattr)", call{nr: 234, audit: i386, args: [6]uint64{2: 32}}, allow},
 		{"a negative number", call{nr: 1<<32 - 1, audit: x86}, allow},
 		{"another architecture", call{nr: 0, audit: unix.AUDIT_ARCH_AARCH64}, notify},
 	} {
