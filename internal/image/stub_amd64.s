@@ -69,6 +69,12 @@
 #define F_END -80 // of its control messages
 #define F_HEADER -88 // the next of them
 #define F_MESSAGE -96
+// Or, for a pair that is not on the stack:
+#define F_PID -72
+#define F_PAIR -128 // two int
+#define F_PAIRLOCAL -120 // struct iovec
+#define F_PAIRREMOTE -104 // struct iovec
+#define NEAR 1048576
 // While the flags are a word in memory, before the registers are saved:
 #define F_LOCAL -24 // struct iovec
 #define F_REMOTE -40 // struct iovec
@@ -79,6 +85,7 @@
 #define YIELDS 25
 #define SYS_sched_yield 24
 #define SYS_process_vm_readv 310
+#define SYS_process_vm_writev 311
 #define SYS_getpid 39
 #define SYS_fcntl 72
 #define SYS_close 3
@@ -356,10 +363,34 @@ asked:
 	LEAQ F_RESULT(SP), R12
 	MOVL $1, R13
 	JMP  descriptor
+	// On the stack, the pair is as good as ours. Elsewhere another thread may
+	// take its memory away: it is read as openat2's structure is.
 pair:
 	MOVQ BP, R12
 	MOVL $2, R13
-	JMP  descriptor
+	MOVQ BP, R11
+	SUBQ SP, R11
+	CMPQ R11, $NEAR
+	JCS  descriptor
+	MOVL $SYS_getpid, AX
+	SYSCALL
+	MOVQ AX, DI
+	MOVQ AX, F_PID(SP)
+	LEAQ F_PAIR(SP), R12
+	MOVQ R12, (F_PAIRLOCAL+0)(SP)
+	MOVQ $8, (F_PAIRLOCAL+8)(SP)
+	MOVQ BP, (F_PAIRREMOTE+0)(SP)
+	MOVQ $8, (F_PAIRREMOTE+8)(SP)
+	LEAQ F_PAIRLOCAL(SP), SI
+	LEAQ F_PAIRREMOTE(SP), R10
+	MOVL $1, DX
+	MOVL $1, R8
+	XORL R9, R9
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, $8
+	JEQ  descriptor
+	JMP  settled
 
 	// BP points to a struct msghdr: msg_control at 32, msg_controllen at 40.
 control:
@@ -450,6 +481,17 @@ descriptordone:
 	MOVBLZX ROW_GIVES(BX), R11
 	CMPL R11, $GIVES_CONTROL
 	JHS  header
+	LEAQ (F_PAIR+8)(SP), R11
+	CMPQ R11, R12
+	JNE  settled
+	MOVQ F_PID(SP), DI // the pair's copy: write it back
+	LEAQ F_PAIRLOCAL(SP), SI
+	LEAQ F_PAIRREMOTE(SP), R10
+	MOVL $1, DX
+	MOVL $1, R8
+	XORL R9, R9
+	MOVL $SYS_process_vm_writev, AX
+	SYSCALL
 settled:
 	MOVQ F_RBP(SP), BP
 	MOVQ F_R12(SP), R12
