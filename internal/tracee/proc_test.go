@@ -1,0 +1,147 @@
+package tracee
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"testing"
+	"unsafe"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+)
+
+func TestParseMapping(t *testing.T) {
+	for _, tt := range []struct {
+		line string
+		want Mapping
+		ok   bool
+	}{
+		{
+			"7f1c8e400000-7f1c8e555000 r-xp 00026000 fe:00 1056              /usr/lib/libc.so.6",
+			Mapping{0x7f1c8e400000, 0x7f1c8e555000, "r-xp", 0x26000, "fe:00", 1056, "/usr/lib/libc.so.6"}, true,
+		},
+		{"20000000-20010000 r-xp 00000000 00:00 0 ", Mapping{0x20000000, 0x20010000, "r-xp", 0, "00:00", 0, ""}, true},
+		{
+			"1000-2000 rw-s 00000000 00:01 7 /a name with  spaces (deleted)",
+			Mapping{0x1000, 0x2000, "rw-s", 0, "00:01", 7, "/a name with  spaces (deleted)"}, true,
+		},
+		{"", Mapping{}, false},
+		{"1000 r-xp 0 00:00 0", Mapping{}, false},
+		{"x-2000 r-xp 0 00:00 0", Mapping{}, false},
+		{"1000-2000 r-xp 0 00:00", Mapping{}, false},
+	} {
+		got, ok := parseMapping(tt.line)
+		if ok != tt.ok || ok && got != tt.want {
+			t.Errorf("%q: %+v, %v", tt.line, got, ok)
+		}
+	}
+}
+
+func FuzzParseMapping(f *testing.F) {
+	f.Add("7f1c8e400000-7f1c8e555000 r-xp 00026000 fe:00 1056 /usr/lib/libc.so.6")
+	f.Add("- - - - -")
+	f.Fuzz(func(_ *testing.T, line string) { parseMapping(line) })
+}
+
+// The kernel's answers about code mappings are those of its text file.
+func TestCodeMapsAgreesWithMaps(t *testing.T) {
+	all, err := Maps(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := slices.DeleteFunc(all, func(m Mapping) bool { return !m.Executable() || m.Inode == 0 })
+	got, err := CodeMaps(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range want {
+		want[i].Path = ""
+	}
+	for i := range got {
+		got[i].Path = ""
+	}
+	if diff := cmp.Diff(want, got); diff != "" || len(got) == 0 {
+		t.Errorf("code mappings (-text +query):\n%s", diff)
+	}
+	f, err := OpenMapped(os.Getpid(), &got[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+}
+
+func TestUnmapped(t *testing.T) {
+	size := uint64(os.Getpagesize())
+	b, err := unix.Mmap(-1, 0, 3*int(size), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Munmap(b)
+	middle := uint64(uintptr(unsafe.Pointer(&b[0]))) + size
+	if Unmapped(os.Getpid(), middle, size) {
+		t.Error("a mapping is not seen")
+	}
+	const nothing = 0x1000 // below mmap_min_addr
+	if !Unmapped(os.Getpid(), nothing, size) {
+		t.Error("something is mapped at the bottom of memory")
+	}
+}
+
+func TestVDSOCaveIsUnused(t *testing.T) {
+	const size = 128
+	at, err := VDSOCave(size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start, err := VDSO(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := make([]byte, size)
+	if got := Peek(os.Getpid(), start+at, b); got != size || slices.ContainsFunc(b, func(c byte) bool { return c != 0 }) {
+		t.Errorf("%d bytes at offset %#x: %x", got, at, b)
+	}
+	if _, err := VDSOCave(1 << 20); err == nil {
+		t.Error("a megabyte fits into the vDSO")
+	}
+}
+
+func TestStatus(t *testing.T) {
+	s, err := ReadStatus(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.TGID != os.Getpid() || s.Parent != os.Getppid() || s.Tracer != 0 || s.Threads < 2 {
+		t.Errorf("status %+v", s)
+	}
+	if Alone(os.Getpid()) {
+		t.Error("the Go runtime has one thread only")
+	}
+	if !Leader(os.Getpid()) {
+		t.Error("we are not our own first thread")
+	}
+	if _, err := ReadStatus(1 << 30); err == nil {
+		t.Error("a thread that cannot be has a status")
+	}
+}
+
+func TestAloneChild(t *testing.T) {
+	c := exec.Command("sleep", "60")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	defer c.Process.Kill()
+	if !Alone(c.Process.Pid) {
+		t.Error("sleep shares its memory")
+	}
+}
+
+func TestExecutable(t *testing.T) {
+	got, err := Executable(os.Getpid())
+	want, _ := os.Executable()
+	if err != nil || got != want {
+		t.Errorf("%q, %v; want %q", got, err, want)
+	}
+}
