@@ -176,9 +176,8 @@ func TestBackground(t *testing.T) {
 	term.typeKeys("bg\r")
 	term.expect("woke")
 	// Reading from the terminal in the background stops the job.
-	time.Sleep(300 * time.Millisecond)
-	term.typeKeys("jobs\r")
-	term.expect("Stopped")
+	term.typeKeys("until jobs | grep -q Stopped; do sleep 0.1; done; echo has sto\"\"pped\r")
+	term.expect("has stopped")
 	term.typeKeys("fg\r")
 	term.expect("front sh")
 	term.typeKeys("words\n") // bash has left it in the mode for its own reading
