@@ -243,7 +243,6 @@ type Status struct {
 	Parent  int
 	Tracer  int // 0: nobody traces it
 	Threads int
-	Filters int // seccomp filters in force, ours included
 }
 
 // ReadStatus reads the status of thread tid.
@@ -256,7 +255,7 @@ func ReadStatus(tid int) (Status, error) {
 	for line := range strings.Lines(string(b)) {
 		key, value, _ := strings.Cut(line, ":")
 		field := map[string]*int{
-			"Tgid": &s.TGID, "PPid": &s.Parent, "TracerPid": &s.Tracer, "Threads": &s.Threads, "Seccomp_filters": &s.Filters,
+			"Tgid": &s.TGID, "PPid": &s.Parent, "TracerPid": &s.Tracer, "Threads": &s.Threads,
 		}[key]
 		if field != nil {
 			*field, _ = strconv.Atoi(strings.TrimSpace(value))
