@@ -279,6 +279,12 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	if err != nil {
 		return err
 	}
+	if p.Want(c) == 0 {
+		if e.listener.Continue(n.ID) == nil {
+			e.count(c, spared)
+		}
+		return nil
+	}
 	t, r, err := e.hold(n)
 	if err != nil {
 		return err
@@ -287,11 +293,8 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	if !diverted {
 		way = once
 	}
-	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
-	if p.Want(c) == 0 {
-		way = spared
-	}
 	e.count(c, way)
+	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
 	return resume(t, r)
 }
 
