@@ -22,6 +22,7 @@ import (
 	"github.com/seed-055cd0c8/indirect/fdcall"
 	"github.com/seed-055cd0c8/indirect/internal/filter"
 	"github.com/seed-055cd0c8/indirect/internal/image"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
 	"github.com/seed-055cd0c8/indirect/policy"
 )
 
@@ -59,6 +60,9 @@ type Supervision struct {
 func New(o Options) (*Supervision, error) {
 	if _, err := image.Landing(); err != nil {
 		return nil, fmt.Errorf("indirect cannot inject code on this architecture: %w", err)
+	}
+	if err := tracee.Permitted(); err != nil {
+		return nil, err
 	}
 	base, err := image.ChooseBase()
 	if err != nil {

@@ -296,3 +296,34 @@ func differ(a, b int) bool {
 	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpVM, 0, 0, 0)
 	return errno == unix.ESRCH || errno == 0 && r != 0
 }
+
+// Permitted returns an error if the kernel lets nobody but ancestors trace a
+// process, and we have no privilege to: Yama's ptrace_scope
+// (Documentation/admin-guide/LSM/Yama.rst).
+func Permitted() error {
+	scope, err := os.ReadFile("/proc/sys/kernel/yama/ptrace_scope")
+	if err != nil {
+		return nil // no Yama
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return fmt.Errorf("read our own capabilities: %w", err)
+	}
+	return permitted(strings.TrimSpace(string(scope)), string(status))
+}
+
+func permitted(scope, status string) error {
+	const capSysPtrace = 1 << 19
+	_, after, _ := strings.Cut(status, "\nCapEff:")
+	line, _, _ := strings.Cut(after, "\n")
+	effective, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	switch {
+	case scope == "0":
+		return nil
+	case scope == "3":
+		return errors.New("kernel.yama.ptrace_scope=3 forbids ptrace until the next boot")
+	case err == nil && effective&capSysPtrace != 0:
+		return nil
+	}
+	return fmt.Errorf("kernel.yama.ptrace_scope=%s lets only root attach to programs that are not one's children: run as root, or say sysctl kernel.yama.ptrace_scope=0", scope)
+}

@@ -145,3 +145,23 @@ func TestExecutable(t *testing.T) {
 		t.Errorf("%q, %v; want %q", got, err, want)
 	}
 }
+
+func TestPermitted(t *testing.T) {
+	const root, user = "Name:\tx\nCapEff:\t000001fffeffffff\nCapBnd:\t0\n", "Name:\tx\nCapEff:\t0000000000000000\nCapBnd:\t0\n"
+	for _, tt := range []struct {
+		scope, status string
+		ok            bool
+	}{
+		{"0", user, true},
+		{"1", root, true},
+		{"1", user, false},
+		{"2", root, true},
+		{"2", user, false},
+		{"3", root, false},
+		{"1", "", false},
+	} {
+		if err := permitted(tt.scope, tt.status); (err == nil) != tt.ok {
+			t.Errorf("ptrace_scope %s, %q: %v", tt.scope, tt.status, err)
+		}
+	}
+}
