@@ -75,7 +75,7 @@ func (t *Table) Select(category string, names ...string) ([]*Call, error) {
 		if slices.Contains(known, name) {
 			continue
 		}
-		if near := nearest(name, known); len(near) > 0 {
+		if near := Nearest(name, known); len(near) > 0 {
 			return nil, fmt.Errorf("no call %q in the table; did you mean %s?", name, strings.Join(near, ", "))
 		}
 		return nil, fmt.Errorf("no call %q in the table, and none with a name like it", name)
@@ -89,49 +89,4 @@ func (t *Table) Select(category string, names ...string) ([]*Call, error) {
 		}
 	}
 	return calls, nil
-}
-
-// nearest returns up to three of the known names that are most like name,
-// best first: those that a third of the letters would have to change for at most.
-func nearest(name string, known []string) []string {
-	type candidate struct {
-		name     string
-		distance int
-	}
-	var candidates []candidate
-	for _, k := range slices.Compact(slices.Sorted(slices.Values(known))) {
-		d := distance(name, k)
-		if d <= max(1, len(k)/3) {
-			candidates = append(candidates, candidate{k, d})
-		}
-	}
-	slices.SortStableFunc(candidates, func(a, b candidate) int { return a.distance - b.distance })
-	var near []string
-	for _, c := range candidates[:min(3, len(candidates))] {
-		near = append(near, c.name)
-	}
-	return near
-}
-
-// distance is the number of letters to insert, delete or replace (Levenshtein)
-// to make a into b, without regard to case.
-func distance(a, b string) int {
-	a, b = strings.ToLower(a), strings.ToLower(b)
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, diagonal+1)
-		}
-	}
-	return row[len(b)]
 }

@@ -37,7 +37,7 @@ func TestSelect(t *testing.T) {
 		{category: "new-call", names: []string{"open"}},
 		{category: "new-calls", err: `no category "new-calls"; the categories are overloads-argument, has-flags, alternative, new-call, caller-chooses, always-cloexec, never-cloexec`},
 		{names: []string{"pipe", "opennat"}, err: `no call "opennat" in the table; did you mean openat, openat2?`},
-		{names: []string{"OPENAT"}, err: `no call "OPENAT" in the table; did you mean openat, openat2?`},
+		{names: []string{"OPENAT"}, err: `no call "OPENAT" in the table; did you mean openat, openat2, open?`},
 		{names: []string{"frobnicate"}, err: `no call "frobnicate" in the table, and none with a name like it`},
 		{names: []string{""}, err: `no call "" in the table, and none with a name like it`},
 	} {

@@ -355,7 +355,7 @@ func (ps *parser) plain(n *yaml.Node) bool {
 }
 
 func (ps *parser) unknown(n *yaml.Node, what string, known []string) {
-	near := nearest(n.Value, known)
+	near := fdcall.Nearest(n.Value, known)
 	if near == nil && what == "key" {
 		near = known
 	}

@@ -149,7 +149,7 @@ func TestNearest(t *testing.T) {
 		"opne": nil, "opena": {"open", "openat", "openat2"}, "PIPE": {"pipe", "pipe2"}, "fcntl F_DUPDF": {"fcntl F_DUPFD"},
 		"dupfd": {"fcntl F_DUPFD"}, "x": nil, "": nil,
 	} {
-		if got := nearest(s, known); !slices.Equal(got, want) {
+		if got := fdcall.Nearest(s, known); !slices.Equal(got, want) {
 			t.Errorf("%q: %q, want %q", s, got, want)
 		}
 	}

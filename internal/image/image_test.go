@@ -79,21 +79,6 @@ func TestThunk(t *testing.T) {
 	}
 }
 
-func TestCodeFits(t *testing.T) {
-	stub, err := text(stubAddress())
-	if err != nil {
-		t.Fatal(err)
-	}
-	landing, err := Landing()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Logf("stub %d bytes, landing %d bytes", len(stub), len(landing))
-	if _, err := Issued(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestFrame(t *testing.T) {
 	var b []byte
 	for i := range uint64(FrameHead / 8) {

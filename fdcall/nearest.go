@@ -1,4 +1,4 @@
-package policy
+package fdcall
 
 import (
 	"cmp"
@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// nearest returns at most three of the known names that s may be meant to be,
+// Nearest returns at most three of the known names that s may be meant to be,
 // the likeliest first.
-func nearest(s string, known []string) []string {
+func Nearest(s string, known []string) []string {
 	type candidate struct {
 		name     string
 		distance int
 	}
 	s = strings.ToLower(s)
 	var found []candidate
-	for _, name := range known {
+	for _, name := range slices.Compact(slices.Sorted(slices.Values(known))) {
 		lower := strings.ToLower(name)
 		d := distance(s, lower)
 		if len(s) >= 3 && strings.Contains(lower, s) {
