@@ -73,7 +73,7 @@ func Compile(arch string, r Rules) ([]unix.SockFilter, error) {
 		return nil, fmt.Errorf("there is no filter for the architecture %s", arch)
 	}
 	if r.Stub.Lo > r.Stub.Hi || r.Stub.Hi > low32 {
-		return nil, fmt.Errorf("the stub's addresses %#x to %#x are not below 4 GiB", r.Stub.Lo, r.Stub.Hi)
+		return nil, fmt.Errorf("the stub's addresses %#x to %#x are no range below 4 GiB", r.Stub.Lo, r.Stub.Hi)
 	}
 	for _, n := range r.Numbers {
 		if n >= x32Bit {

@@ -49,8 +49,8 @@ func forEachABI(t *testing.T, f func(t *testing.T, arch string, a abi)) {
 
 // agree fails unless the program and the oracle say the same of c.
 func agree(t rapid.TB, m machine, arch string, r Rules, c call) {
-	t.Helper()
 	if got, want := m.decide(t, c), oracle(arch, r, c); got != want {
+		t.Helper() // not for each of a million calls: it walks the stack
 		t.Fatalf("%s: call %d (arch %#x) from %#x with %#x: the program says %#x, the table %#x",
 			arch, c.nr, c.audit, c.ip, c.args, got, want)
 	}

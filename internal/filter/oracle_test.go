@@ -113,15 +113,17 @@ func loaded(t rapid.TB, program []unix.SockFilter) machine {
 // decide returns the program's answer. The interpreter loads big-endian words,
 // as from the network; the kernel's loads are native.
 func (m machine) decide(t rapid.TB, c call) uint32 {
-	words := []uint32{c.nr, c.audit, uint32(c.ip), uint32(c.ip >> 32)}
-	for _, a := range c.args {
-		words = append(words, uint32(a), uint32(a>>32))
+	var b [dataArgs + 6*8]byte
+	put := func(at int, word uint32) { binary.BigEndian.PutUint32(b[at:], word) }
+	put(dataNr, c.nr)
+	put(dataArch, c.audit)
+	put(dataIP, uint32(c.ip))
+	put(dataIP+4, uint32(c.ip>>32))
+	for i, a := range c.args {
+		put(dataArgs+8*i, uint32(a))
+		put(dataArgs+8*i+4, uint32(a>>32))
 	}
-	b := make([]byte, 0, 4*len(words))
-	for _, w := range words {
-		b = binary.BigEndian.AppendUint32(b, w)
-	}
-	action, err := m.Run(b)
+	action, err := m.Run(b[:])
 	if err != nil {
 		t.Fatalf("%+v: %v", c, err)
 	}
