@@ -190,6 +190,11 @@ func (e *engine) settle(t *tracee.Thread, tid int, abi fdcall.ABI, c *fdcall.Cal
 		r, err := inject(t, abi, site, number, uint64(fd), uint64(op), arg)
 		return int64(int32(r)), err
 	}
+	if !asked {
+		if err := hideFlag(m, abi, c, args, result); err != nil {
+			return result, err
+		}
+	}
 	for _, d := range created(m, abi, c, args, result) {
 		var errs [4]error
 		var flags int64
@@ -252,15 +257,34 @@ func created(m *tracee.Memory, abi fdcall.ABI, c *fdcall.Call, args [6]uint64, r
 // layout is how an ABI lays out the structures of recvmsg(2).
 type layout struct {
 	word                        uint64 // size of a long and a pointer
-	control, controllen         uint64 // offsets in struct msghdr
+	control, controllen, flags  uint64 // offsets in struct msghdr
 	mmsghdr, cmsghdr, cmsgAlign uint64 // sizes
 }
 
 func layoutOf(abi fdcall.ABI) layout {
 	if abi == fdcall.AMD64 {
-		return layout{word: 8, control: 32, controllen: 40, mmsghdr: 64, cmsghdr: 16, cmsgAlign: 8}
+		return layout{word: 8, control: 32, controllen: 40, flags: 48, mmsghdr: 64, cmsghdr: 16, cmsgAlign: 8}
 	}
-	return layout{word: 4, control: 16, controllen: 20, mmsghdr: 32, cmsghdr: 12, cmsgAlign: 4}
+	return layout{word: 4, control: 16, controllen: 20, flags: 24, mmsghdr: 32, cmsghdr: 12, cmsgAlign: 4}
+}
+
+// hideFlag clears MSG_CMSG_CLOEXEC in the msg_flags of received messages, where
+// the kernel reports it although it was not the program that asked.
+func hideFlag(m *tracee.Memory, abi fdcall.ABI, c *fdcall.Call, args [6]uint64, result uint64) error {
+	l := layoutOf(abi)
+	messages := map[fdcall.Gives]uint64{fdcall.Control: 1, fdcall.Controls: result}[c.Gives]
+	for i := range messages {
+		at := args[c.GivesArg] + i*l.mmsghdr + l.flags
+		b := make([]byte, 4)
+		if err := m.Read(at, b); err != nil {
+			return err
+		}
+		flags := binary.LittleEndian.Uint32(b) &^ unix.MSG_CMSG_CLOEXEC
+		if err := m.Write(at, binary.LittleEndian.AppendUint32(nil, flags)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // rights calls list for each array of descriptors among the control messages

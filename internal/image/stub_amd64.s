@@ -99,6 +99,7 @@
 #define O_NONBLOCK 0x800
 #define O_PATH 0x200000
 #define RLIMIT_NOFILE 7
+#define MSG_CMSG_CLOEXEC 0x40000000
 #define HIGHEST 65536 // a descriptor table grows with its largest number: 8 bytes a slot, copied by fork
 
 // func stub()
@@ -397,6 +398,10 @@ control:
 	MOVQ $0, F_LEFT(SP)
 message:
 	MOVQ BP, F_MESSAGE(SP)
+	TESTL R15, R15
+	JNE  asis
+	ANDL $~MSG_CMSG_CLOEXEC, 48(BP) // msg_flags: the kernel reports our flag back
+asis:
 	MOVQ 32(BP), R11
 	MOVQ 40(BP), CX
 	ADDQ R11, CX
