@@ -66,7 +66,7 @@ const deleted = " (deleted)"
 func (p *Policy) Program(exe string) Program {
 	exe = strings.TrimSuffix(exe, deleted)
 	base := path.Base(exe)
-	cascade := make([]rule, 0, 4)
+	cascade := make([]rule, 0, 5)
 	for _, match := range []string{exe, base} {
 		if r, ok := p.programs[match]; ok {
 			cascade = append(cascade, r)
@@ -77,6 +77,9 @@ func (p *Policy) Program(exe string) Program {
 	}
 	if p.exemptShells && isShell(base) {
 		cascade = append(cascade, ruleForAll(0))
+	}
+	if r, ok := handOver[base]; ok {
+		cascade = append(cascade, r)
 	}
 	return Program{append(cascade, p.general)}
 }

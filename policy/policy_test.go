@@ -276,3 +276,23 @@ func TestUnmarshalJSONRejects(t *testing.T) {
 		}
 	}
 }
+
+// OpenJDK passes pipes to its helper by number; a rule for it decides again.
+func TestHandOver(t *testing.T) {
+	table := fdcall.Linux()
+	pipe, open := table.ByID("pipe2"), table.ByID("open")
+	p := New(fdcall.Cloexec)
+	if got := p.Program("/usr/lib/jvm/java-17-openjdk-amd64/bin/java").Want(pipe); got != 0 {
+		t.Errorf("java's pipes: %v", got)
+	}
+	if got := p.Program("/usr/bin/java").Want(open); got != fdcall.Cloexec {
+		t.Errorf("java's files: %v", got)
+	}
+	ruled, err := Parse("p", []byte("version: 1\nadd: [cloexec]\nprograms:\n  - match: java\n    add: [cloexec]\n"), table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := ruled.Program("/usr/bin/java").Want(pipe); got != fdcall.Cloexec {
+		t.Errorf("java's pipes under a rule of their own: %v", got)
+	}
+}

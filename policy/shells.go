@@ -21,3 +21,11 @@ func isShell(base string) bool {
 	m := shellName.FindStringSubmatch(base)
 	return m != nil && shells[m[1]] && (len(m[1]) > 2 || m[2] == "" || m[3] == "-")
 }
+
+// handOver are programs that create descriptors without the flag on purpose,
+// to pass them by number to a helper of their own. OpenJDK's ProcessBuilder
+// gives the ends of pipes to jspawnhelper
+// (src/java.base/unix/native/libjava/ProcessImpl_md.c).
+var handOver = map[string]rule{
+	"java": {Calls: map[string]want{"pipe": 0, "pipe2": 0}},
+}
