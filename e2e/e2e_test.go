@@ -31,7 +31,7 @@ var indirect, programs string
 
 func TestMain(m *testing.M) {
 	launch.Main() // TestOlderKernels uses the engine without the command
-	supervise.Main()
+	supervise.Main(nil)
 	os.Exit(testMain(m))
 }
 

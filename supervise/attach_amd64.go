@@ -13,6 +13,8 @@ import (
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
+const native = fdcall.AMD64
+
 const (
 	redZone    = 128 // bytes below the stack pointer that are the program's (System V ABI)
 	syscallLen = 2   // of syscall, sysenter and int $0x80 alike
@@ -46,7 +48,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 	if err != nil {
 		return err
 	}
-	if abi != fdcall.AMD64 {
+	if abi != native || e.trapped(c) {
 		return e.runInPlace(n, abi, c, p)
 	}
 	h, ok := e.header(tid)

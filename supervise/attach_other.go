@@ -7,7 +7,13 @@ import (
 	"github.com/seed-055cd0c8/indirect/internal/listener"
 )
 
-const syscallLen = 4
+const (
+	native     = fdcall.ARM64
+	syscallLen = 4
+)
+
+// Attached is a thread that we hold, in front of its call or behind it.
+type Attached struct{ TID int }
 
 // What an architecture must provide. [New] fails here, for want of a stub, so
 // that none of it is reached.
@@ -17,3 +23,4 @@ func isCancel(fdcall.ABI, int32) bool                                           
 func (e *engine) landed(listener.Notification)                                  {}
 func (e *engine) cancels(listener.Notification)                                 {}
 func (e *engine) enforce(listener.Notification, fdcall.ABI, *fdcall.Call) error { return errImpossible }
+func (e *engine) runWatched(listener.Notification, fdcall.ABI, Decision) error  { return errImpossible }

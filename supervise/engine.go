@@ -21,14 +21,15 @@ import (
 // engine answers the notifications of one run.
 type engine struct {
 	config
-	listener *listener.Listener
-	ledger   *ledger
-	table    *fdcall.Table
-	index    map[*fdcall.Call]int // rows of the ledger
-	landing  []byte
-	issued   uint32 // where in the image the stub's call returns
-	cave     uint64 // where in the vDSO landing goes
-	caveErr  error
+	listener   *listener.Listener
+	ledger     *ledger
+	table      *fdcall.Table
+	index      map[*fdcall.Call]int // rows of the ledger
+	extensions []loaded
+	landing    []byte
+	issued     uint32 // where in the image the stub's call returns
+	cave       uint64 // where in the vDSO landing goes
+	caveErr    error
 
 	// images serialises all changes to what is injected into processes: two
 	// threads of one address space may trap at the same time, and nothing
@@ -145,40 +146,67 @@ func (e *engine) handle(n listener.Notification) {
 		e.cancels(n)
 		return
 	}
+	if e.extend(n, abi, nr) {
+		return
+	}
 	c := e.table.Lookup(abi, nr, &n.Args)
 	if c == nil {
-		e.pass(n, nil, impossible)
+		// An extension's call, with which it had nothing to do.
+		e.answer(e.listener.Continue(n.ID))
 		return
 	}
 	if n.TID == 0 {
 		e.pass(n, c, unseen)
 		return
 	}
-	err := e.enforce(n, abi, c)
-	for try := 0; errors.Is(err, unix.EPERM) && try < maxDetaching && ours(int(n.TID), try == 0); try++ {
-		if e.awaited.do(int(n.TID), func() { e.answer(e.listener.Restart(n.ID)) }) {
-			return
-		}
-		time.Sleep(detaching)
-		err = e.enforce(n, abi, c)
-	}
+	err := e.retryTraced(n, func() error { return e.enforce(n, abi, c) })
 	switch {
 	case err != nil && !e.listener.Valid(n.ID): // it died, or has its answer
 	case err == nil || errors.Is(err, listener.ErrGone) || errors.Is(err, tracee.ErrGone):
-	case errors.Is(err, errImpossible):
-		e.pass(n, c, impossible)
-	case errors.Is(err, errCrowded):
-		e.pass(n, c, crowded)
-	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
-		why := forbidden
-		if s, err := tracee.ReadStatus(int(n.TID)); err == nil && s.Tracer != 0 {
-			why = traced
-		}
-		e.pass(n, c, why)
 	default:
-		e.pass(n, c, failed)
-		e.complain(fmt.Errorf("%s of thread %d: %w", c.ID(), n.TID, err))
+		e.pass(n, c, e.whyNot(n, err))
 	}
+}
+
+// whyNot tells why err kept a call from what was wanted of it.
+func (e *engine) whyNot(n listener.Notification, err error) reason {
+	switch {
+	case errors.Is(err, errImpossible):
+		return impossible
+	case errors.Is(err, errCrowded):
+		return crowded
+	case errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES):
+		if s, err := tracee.ReadStatus(int(n.TID)); err == nil && s.Tracer != 0 {
+			return traced
+		}
+		return forbidden
+	}
+	e.complain(fmt.Errorf("%s of thread %d: %w", e.nameOf(n), n.TID, err))
+	return failed
+}
+
+// nameOf names the call of n for people.
+func (e *engine) nameOf(n listener.Notification) string {
+	if abi, nr, ok := abiOf(n); ok {
+		if c := e.table.Lookup(abi, nr, &n.Args); c != nil {
+			return c.ID()
+		}
+	}
+	return fmt.Sprintf("call %d", n.Nr)
+}
+
+// retryTraced tries something that attaches to the thread of n for as long as
+// a thread of our own is in the way.
+func (e *engine) retryTraced(n listener.Notification, try func() error) error {
+	err := try()
+	for i := 0; errors.Is(err, unix.EPERM) && i < maxDetaching && ours(int(n.TID), i == 0); i++ {
+		if e.awaited.do(int(n.TID), func() { e.answer(e.listener.Restart(n.ID)) }) {
+			return nil
+		}
+		time.Sleep(detaching)
+		err = try()
+	}
+	return err
 }
 
 // A worker may hold, for a moment, a thread that is not the one it was told of:
@@ -228,7 +256,13 @@ func (e *engine) program(tid int) (*program, error) {
 		return p, nil
 	}
 	p := &program{Program: e.Policy.Program(exe)}
-	if p.code, err = image.Build(e.table, p.Want); err != nil {
+	inProcess := func(c *fdcall.Call) fdcall.Want {
+		if e.trapped(c) {
+			return 0
+		}
+		return p.Want(c)
+	}
+	if p.code, err = image.Build(e.table, inProcess); err != nil {
 		return nil, fmt.Errorf("build the image for %s: %w", exe, err)
 	}
 	if len(e.programs) >= maxPrograms {

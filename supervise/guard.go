@@ -24,6 +24,7 @@ type guard struct {
 	config   config
 	listener *os.File
 	ledger   *os.File
+	files    []*os.File // of the extensions
 	log      io.Writer
 
 	mu      sync.Mutex
@@ -68,7 +69,7 @@ func (g *guard) spawn() (*exec.Cmd, error) {
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{supervisorName}
 	cmd.Dir = "/"
-	cmd.ExtraFiles = []*os.File{g.listener, g.ledger, theirs}
+	cmd.ExtraFiles = append([]*os.File{g.listener, g.ledger, theirs}, g.files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // out of the terminal's reach
 	stdin, err1 := cmd.StdinPipe()
 	stderr, err2 := cmd.StderrPipe()
@@ -148,25 +149,30 @@ func (g *guard) leave() {
 }
 
 // Main runs a supervisor process if this process was started as one, and then
-// does not return. A program that uses [New] must call it first thing in main.
-func Main() {
+// does not return. A program that uses [New] must call it first thing in main,
+// with the extensions that it has, by name.
+func Main(extensions map[string]Open) {
 	if os.Args[0] != supervisorName {
 		return
 	}
-	if err := superviseMain(); err != nil {
+	if err := superviseMain(extensions); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	os.Exit(0)
 }
 
-func superviseMain() error {
-	closeInherited(controlFD + 1)
+func superviseMain(extensions map[string]Open) error {
 	var c config
 	if err := json.NewDecoder(os.Stdin).Decode(&c); err != nil {
 		return fmt.Errorf("read the supervisor's configuration: %w", err)
 	}
-	for fd := listenerFD; fd <= controlFD; fd++ {
+	last := controlFD
+	for _, fd := range c.Files {
+		last = max(last, fd)
+	}
+	closeInherited(last + 1)
+	for fd := listenerFD; fd <= last; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	notify := os.NewFile(listenerFD, "listener")
@@ -184,6 +190,10 @@ func superviseMain() error {
 	if err != nil {
 		return err
 	}
+	files, err := e.load(extensions)
+	if err != nil {
+		return err
+	}
 	led.started.Add(1)
 	e.recover()
 	if _, err := control.Write([]byte{1}); err != nil {
@@ -196,7 +206,7 @@ func superviseMain() error {
 	case errors.Is(err, listener.ErrStopped):
 		// The front has gone; descendants of its command go on. Somebody must
 		// hold the listener when a supervisor dies: from now on, that is us.
-		g := &guard{config: c, listener: notify, ledger: shared, log: io.Discard}
+		g := &guard{config: c, listener: notify, ledger: shared, files: files, log: io.Discard}
 		if err := g.start(); err != nil {
 			return err
 		}
@@ -204,6 +214,27 @@ func superviseMain() error {
 		return nil
 	}
 	return err
+}
+
+// load makes the handlers of the extensions, and returns their files.
+func (e *engine) load(extensions map[string]Open) (files []*os.File, err error) {
+	for i, x := range e.Extensions {
+		open, ok := extensions[x.Name]
+		if !ok {
+			return nil, fmt.Errorf("the supervisor knows no extension %q", x.Name)
+		}
+		var file *os.File
+		if fd := e.Files[i]; fd >= 0 {
+			file = os.NewFile(uintptr(fd), x.Name)
+			files = append(files, file)
+		}
+		h, err := open(x.Config, file)
+		if err != nil {
+			return nil, fmt.Errorf("start the extension %s: %w", x.Name, err)
+		}
+		e.extensions = append(e.extensions, loaded{x, h})
+	}
+	return files, nil
 }
 
 // closeInherited closes the descriptors from first on that our starter did

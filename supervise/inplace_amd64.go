@@ -92,11 +92,6 @@ func readBlock(tid int, address uint64, u *fdcall.Upgrade) (args [6]uint64, err 
 // inPlaceHeld is runInPlace with the thread held in front of the call.
 func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.Call, plan fdcall.Plan, want fdcall.Want, args [6]uint64, t *tracee.Thread, r tracee.Regs) error {
 	tid := int(n.TID)
-	mark := new(byte) // ours, not that of the thread's next call
-	e.inPlace.Store(tid, mark)
-	defer e.inPlace.CompareAndDelete(tid, mark)
-
-	run := r
 	var planned [6]uint64
 	for i, o := range plan.Args {
 		planned[i] = o.Apply(&args)
@@ -110,7 +105,27 @@ func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.
 			planned[plan.To.FlagsArg] = at
 		}
 	}
-	setCall(&run, abi, uint64(uint32(plan.To.Nr[abi])), planned)
+	return e.runHeld(n, abi, t, r, plan.To.Nr[abi], planned, func(result uint64) (uint64, error) {
+		if int64(result) >= 0 {
+			return e.settle(t, tid, abi, c, plan, want, args, r, result)
+		}
+		if theirs := plan.Errno.Theirs; theirs != 0 && int64(result) == -int64(theirs) {
+			result = -uint64(plan.Errno.Ours)
+		}
+		return result, nil
+	})
+}
+
+// runHeld makes a thread that is held with the registers r in front of its
+// call run call nr with args. The program sees the result that finish makes of
+// that call's, and otherwise its own registers.
+func (e *engine) runHeld(n listener.Notification, abi fdcall.ABI, t *tracee.Thread, r tracee.Regs, nr int32, args [6]uint64, finish func(uint64) (uint64, error)) error {
+	mark := new(byte) // ours, not that of the thread's next call
+	e.inPlace.Store(t.ID(), mark)
+	defer e.inPlace.CompareAndDelete(t.ID(), mark)
+
+	run := r
+	setCall(&run, abi, uint64(uint32(nr)), args)
 	mask, err := t.SigMask()
 	if err != nil {
 		return err
@@ -136,21 +151,16 @@ func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.
 	if err != nil {
 		return err
 	}
-	result := end.Rax
-	if int64(result) >= 0 {
-		if result, err = e.settle(t, tid, abi, c, plan, want, args, r, result); err != nil {
-			return err
-		}
-	}
-	if theirs := plan.Errno.Theirs; theirs != 0 && int64(result) == -int64(theirs) {
-		result = -uint64(plan.Errno.Ours)
+	result, err := finish(end.Rax)
+	if err != nil {
+		return err
 	}
 	// The program's registers, with the result; and its own call in case that
 	// the kernel restarts it.
 	back := end
 	setCall(&back, abi, 0, registersOf(r, abi))
 	back.Rip, back.Rax, back.Orig_rax = end.Rip, result, uint64(uint32(n.Nr))
-	e.inPlace.CompareAndDelete(tid, mark) // its next call is a new one
+	e.inPlace.CompareAndDelete(t.ID(), mark) // its next call is a new one
 	return resume(t, back)
 }
 

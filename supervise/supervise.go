@@ -35,6 +35,8 @@ type Options struct {
 	NoPatch bool
 	// NoSyncWakeUp does without what Linux 6.6 brought.
 	NoSyncWakeUp bool
+	// Extensions decide about calls before the policy does, in this order.
+	Extensions []Extension
 	// Log receives what the supervisor has to report, a line each. Nil stands
 	// for standard error.
 	Log io.Writer
@@ -47,6 +49,8 @@ type config struct {
 	Policy       *policy.Policy
 	NoPatch      bool
 	NoSyncWakeUp bool
+	Extensions   []Extension
+	Files        []int // for each extension, where the supervisor finds its file, or -1
 }
 
 // Supervision is one run: a filter, and the supervisor behind it.
@@ -73,11 +77,19 @@ func New(o Options) (*Supervision, error) {
 		return nil, fmt.Errorf("choose the run's mark: %w", err)
 	}
 	s := new(Supervision)
+	var traps []filter.Trap
+	for _, x := range o.Extensions {
+		for _, t := range x.Traps {
+			traps = append(traps, filter.Trap(t))
+		}
+	}
 	s.filter, err = filter.Compile(runtime.GOARCH, filter.Rules{
 		Table:   fdcall.Linux(),
 		Want:    o.Policy.Union,
 		Stub:    filter.Range{Lo: uint64(base), Hi: uint64(base) + image.Size},
+		Issuer:  filter.Range{Lo: uint64(base), Hi: uint64(base) + image.StubSize},
 		Numbers: []uint32{image.Landed},
+		Traps:   traps,
 		Cancel:  true,
 	})
 	if err != nil {
@@ -86,6 +98,15 @@ func New(o Options) (*Supervision, error) {
 	s.guard.config = config{
 		Base: base, Magic: binary.LittleEndian.Uint64(magic[:]),
 		Policy: o.Policy, NoPatch: o.NoPatch, NoSyncWakeUp: o.NoSyncWakeUp,
+		Extensions: o.Extensions,
+	}
+	for _, x := range o.Extensions {
+		at := -1
+		if x.File != nil {
+			at = controlFD + 1 + len(s.guard.files)
+			s.guard.files = append(s.guard.files, x.File)
+		}
+		s.guard.config.Files = append(s.guard.config.Files, at)
 	}
 	if s.guard.log = o.Log; o.Log == nil {
 		s.guard.log = os.Stderr

@@ -12,6 +12,6 @@ import (
 
 func main() {
 	launch.Main()    // does not return in a launcher process
-	supervise.Main() // nor in a supervisor
+	supervise.Main(nil) // nor in a supervisor
 	os.Exit(cli.Execute(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -14,7 +14,7 @@ import (
 
 func TestMain(m *testing.M) {
 	launch.Main()
-	supervise.Main()
+	supervise.Main(nil)
 	testscript.Main(m, map[string]func(){"indirect": main})
 }
 

@@ -35,10 +35,22 @@ type Rules struct {
 	// Numbers of added calls, below 1<<30: trapped on every ABI (on x32 with
 	// its bit), wherever they come from.
 	Numbers []uint32
+	// Traps are calls to trap beside those of the table, unless Issuer makes them.
+	Traps []Trap
+	// Issuer is the part of Stub that makes the table's calls: what other
+	// code there makes, it makes for the program.
+	Issuer Range
 	// Cancel traps the signals by which the C libraries cancel a thread,
 	// wherever they come from. Only native calls are looked at: no other
 	// thread can be inside the stub.
 	Cancel bool
+}
+
+// Trap names calls that are to be trapped: those with the number Nr of their
+// ABI (fdcall.None where there is none) whose arguments meet all conditions.
+type Trap struct {
+	Nr   fdcall.Numbers
+	When []fdcall.Cond
 }
 
 // abis are the system call interfaces that a kernel offers beside each other:
@@ -116,7 +128,7 @@ type compiler struct {
 func (c *compiler) calls(a fdcall.ABI, native bool) point {
 	trap := c.notify
 	if native {
-		trap = c.unlessInStub(trap)
+		trap = c.unlessIn(c.Stub, trap, c.allow)
 	}
 	decisions := make(map[uint32]point)
 	for i := range c.Table.All() {
@@ -134,6 +146,24 @@ func (c *compiler) calls(a fdcall.ABI, native bool) point {
 			}
 			decisions[s.nr] = c.test(word(s.arg, 0), low32, s.signal, c.notify, otherwise)
 		}
+	}
+	for _, t := range slices.Backward(c.Traps) {
+		n := t.Nr[a]
+		if n == fdcall.None {
+			continue
+		}
+		otherwise, ok := decisions[uint32(n)]
+		if !ok {
+			otherwise = c.allow
+		}
+		decision := c.notify
+		if native {
+			decision = c.unlessIn(c.Issuer, c.notify, otherwise)
+		}
+		for _, w := range slices.Backward(t.When) {
+			decision = c.when(w, decision, otherwise)
+		}
+		decisions[uint32(n)] = decision
 	}
 	for _, n := range c.Numbers {
 		if a == fdcall.X32 {
@@ -211,10 +241,13 @@ func (c *compiler) when(w fdcall.Cond, yes, no point) point {
 	return yes
 }
 
-// unlessInStub goes on at trap unless the call comes from the stub.
-func (c *compiler) unlessInStub(trap point) point {
-	below := c.branch(bpf.JumpGreaterOrEqual, uint32(c.Stub.Hi), trap, c.allow)
-	low := c.load(dataIP, c.branch(bpf.JumpGreaterOrEqual, uint32(c.Stub.Lo), below, trap))
+// unlessIn goes on at trap unless the call comes from r; then it goes on at inside.
+func (c *compiler) unlessIn(r Range, trap, inside point) point {
+	if r.Lo == r.Hi {
+		return trap
+	}
+	below := c.branch(bpf.JumpGreaterOrEqual, uint32(r.Hi), trap, inside)
+	low := c.load(dataIP, c.branch(bpf.JumpGreaterOrEqual, uint32(r.Lo), below, trap))
 	return c.test(dataIP+4, low32, 0, low, trap)
 }
 

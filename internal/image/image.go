@@ -35,6 +35,9 @@ const Filled = 2 * 4096
 // its image (argument 0: the low half of mmap's result).
 const Landed = 2015
 
+// StubSize is the length of the part of the mapping that holds the stub.
+const StubSize = indexAt
+
 const (
 	indexAt   = 0x700
 	headerAt  = 0x900

@@ -32,11 +32,21 @@ type response struct {
 	flags uint32
 }
 
+// addFD is struct seccomp_notif_addfd.
+type addFD struct {
+	id       uint64
+	flags    uint32
+	srcFD    uint32
+	newFD    uint32
+	newFlags uint32
+}
+
 // Requests of seccomp_unotify(2), from include/uapi/linux/seccomp.h.
 const (
 	notifRecv     = 0xc0502100
 	notifSend     = 0xc0182101
 	notifIDValid  = 0x40082102
+	notifAddFD    = 0x40182103
 	notifSetFlags = 0x40082104
 
 	flagContinue  = 1   // SECCOMP_USER_NOTIF_FLAG_CONTINUE, Linux 5.5
@@ -139,6 +149,25 @@ func (l *Listener) Fail(id uint64, errno unix.Errno) error {
 // package tracee), then it makes the call again when it goes on.
 func (l *Listener) Restart(id uint64) error {
 	return l.send(response{id: id, err: -restartNoIntr})
+}
+
+// Install gives the program a descriptor for our descriptor fd, and makes the
+// trapped call return its number (Linux 5.14). It fails with EMFILE if the
+// program has none left; the call then still waits.
+func (l *Listener) Install(id uint64, fd int, cloexec bool) error {
+	const addFDSend = 2 // SECCOMP_ADDFD_FLAG_SEND
+	a := addFD{id: id, flags: addFDSend, srcFD: uint32(fd)}
+	if cloexec {
+		a.newFlags = unix.O_CLOEXEC
+	}
+	switch err := l.ioctl(notifAddFD, unsafe.Pointer(&a)); err {
+	case nil:
+		return nil
+	case unix.ENOENT, unix.EINPROGRESS:
+		return ErrGone
+	default:
+		return fmt.Errorf("install a descriptor: %w", err)
+	}
 }
 
 func (l *Listener) send(r response) error {

@@ -127,6 +127,24 @@ func Unmapped(tid int, address, size uint64) bool {
 	return err == nil && !slices.ContainsFunc(all, func(m Mapping) bool { return m.End > address && m.Start < address+size })
 }
 
+// Writable reports whether the process that tid belongs to may write to the
+// size bytes at address.
+func Writable(tid int, address, size uint64) bool {
+	all, err := Maps(tid)
+	if err != nil || address+size < address {
+		return false
+	}
+	for _, m := range all { // in order of their addresses
+		if address >= m.Start && address < m.End && strings.Contains(m.Perm, "w") {
+			if size <= m.End-address {
+				return true
+			}
+			address, size = m.End, size-(m.End-address)
+		}
+	}
+	return size == 0
+}
+
 // pathOf finds the path of a mapping that has none.
 func pathOf(tid int, m *Mapping) string {
 	if m.Path != "" {
