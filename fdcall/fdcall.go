@@ -269,27 +269,32 @@ func (c *Call) Carries(w Want) (flags uint32, missing Want) {
 
 // Plan returns how to give the properties in w to the descriptors of the call
 // c. The second result is false if there is nothing to do.
-func (t *Table) Plan(c *Call, w Want) (Plan, bool) {
-	w = c.Applicable(w)
+func (t *Table) Plan(c *Call, w Want) (Plan, bool) { return t.plan(c, c.Applicable(w)) }
+
+// plan is how to give exactly the properties in w.
+func (t *Table) plan(c *Call, w Want) (Plan, bool) {
 	if w == 0 {
 		return Plan{}, false
-	}
-	p := Plan{To: c, Args: identity}
-	if c.Upgrade != nil {
-		if p.To = t.ByID(c.Upgrade.To); p.To == nil {
-			return Plan{}, false // not a table that passes the walk in table_test.go
-		}
-		for i := range p.Args {
-			p.Args[i] = Const(0)
-		}
-		copy(p.Args[:], c.Upgrade.Args)
-		p.Errno = c.Upgrade.Errno
 	}
 	// A descriptor that will be moved must not be inheritable at its first
 	// number: it is created close-on-exec whatever the final wish is.
 	create := w
 	if w&Nonseq != 0 {
 		create |= c.Applicable(Cloexec)
+	}
+	p := Plan{To: c, Args: identity}
+	if c.Upgrade != nil {
+		to := t.ByID(c.Upgrade.To)
+		if to == nil {
+			return Plan{}, false // not a table that passes the walk in table_test.go
+		}
+		if to.Class != Always || create&Cloexec != 0 {
+			p.To, p.Args, p.Errno = to, [6]Operand{}, c.Upgrade.Errno
+			for i := range p.Args {
+				p.Args[i] = Const(0)
+			}
+			copy(p.Args[:], c.Upgrade.Args)
+		}
 	}
 	flags, missing := p.To.Carries(create)
 	if p.To.Class == Always {

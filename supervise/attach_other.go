@@ -18,9 +18,12 @@ type Attached struct{ TID int }
 // What an architecture must provide. [New] fails here, for want of a stub, so
 // that none of it is reached.
 
-func abiOf(listener.Notification) (fdcall.ABI, int32, bool)                     { return 0, 0, false }
-func isCancel(fdcall.ABI, int32) bool                                           { return false }
-func (e *engine) landed(listener.Notification)                                  {}
+func abiOf(listener.Notification) (fdcall.ABI, int32, bool) { return 0, 0, false }
+func isCancel(fdcall.ABI, int32) bool                       { return false }
+func (e *engine) landed(listener.Notification)              {}
+func (e *engine) runAdded(listener.Notification, fdcall.ABI, *fdcall.Added, bool) error {
+	return errImpossible
+}
 func (e *engine) cancels(listener.Notification)                                 {}
 func (e *engine) enforce(listener.Notification, fdcall.ABI, *fdcall.Call) error { return errImpossible }
 func (e *engine) runWatched(listener.Notification, fdcall.ABI, Decision) error  { return errImpossible }

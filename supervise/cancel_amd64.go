@@ -175,6 +175,13 @@ func (e *engine) before(r tracee.Regs, m *tracee.Memory) (tracee.Regs, bool) {
 	if !ok {
 		return r, false
 	}
+	if f.Thunk == image.OwnThunk(e.Base) { // the call was run for an added one
+		r.Rsp += image.NestedSize
+		if m.Read(r.Rsp, b) != nil {
+			return r, false
+		}
+		f, _ = image.ParseFrame(b)
+	}
 	if _, ok := image.ThunkIndex(e.Base, f.Thunk); !ok || m.Read(f.Thunk, thunk) != nil {
 		return r, false
 	}

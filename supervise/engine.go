@@ -25,6 +25,7 @@ type engine struct {
 	ledger     *ledger
 	table      *fdcall.Table
 	index      map[*fdcall.Call]int // rows of the ledger
+	addedCalls []fdcall.Added
 	extensions []loaded
 	landing    []byte
 	issued     uint32 // where in the image the stub's call returns
@@ -43,23 +44,26 @@ type engine struct {
 	awaited awaited
 	inPlace sync.Map     // tid: a call of this thread is being run in place
 	blocked atomic.Int32 // how many there are
+	ready   sync.Map     // tid: its call at this instruction has waited with its signal mask
 }
 
 // program is what a policy means for one executable.
 type program struct {
 	policy.Program
 	code *image.Code
+	sets map[fdcall.Want][]byte // what programs that ask need more; guarded by engine.images
 }
 
 func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	e := &engine{
 		config: c, listener: l, ledger: led,
-		table:    fdcall.Linux(),
-		index:    make(map[*fdcall.Call]int),
-		programs: make(map[string]*program),
-		sites:    newSites(),
-		landings: make(map[int]uint64),
-		spares:   make(map[int]int),
+		table:      fdcall.Linux(),
+		addedCalls: fdcall.AddedCalls(),
+		index:      make(map[*fdcall.Call]int),
+		programs:   make(map[string]*program),
+		sites:      newSites(),
+		landings:   make(map[int]uint64),
+		spares:     make(map[int]int),
 	}
 	calls := e.table.All()
 	for i := range calls {
@@ -149,6 +153,14 @@ func (e *engine) handle(n listener.Notification) {
 	if e.extend(n, abi, nr) {
 		return
 	}
+	if a, former := e.added(abi, nr, &n.Args); a != nil && n.TID != 0 {
+		err := e.retryTraced(n, func() error { return e.runAdded(n, abi, a, former) })
+		if err != nil && !errors.Is(err, listener.ErrGone) && !errors.Is(err, tracee.ErrGone) && e.listener.Valid(n.ID) {
+			e.ledger.refused[len(e.index)+int(a.Nr-fdcall.NrIndirect)][e.whyNot(n, err)].Add(1)
+			e.answer(e.listener.Fail(n.ID, unix.EAGAIN))
+		}
+		return
+	}
 	c := e.table.Lookup(abi, nr, &n.Args)
 	if c == nil {
 		// An extension's call, with which it had nothing to do.
@@ -185,11 +197,25 @@ func (e *engine) whyNot(n listener.Notification, err error) reason {
 	return failed
 }
 
+// added returns the added call that a program made, and whether by the number
+// that it had in its time.
+func (e *engine) added(abi fdcall.ABI, nr int32, args *[6]uint64) (a *fdcall.Added, former bool) {
+	for i := range e.addedCalls {
+		if ok, former := e.addedCalls[i].Matches(abi, nr, args); ok {
+			return &e.addedCalls[i], former
+		}
+	}
+	return nil, false
+}
+
 // nameOf names the call of n for people.
 func (e *engine) nameOf(n listener.Notification) string {
 	if abi, nr, ok := abiOf(n); ok {
 		if c := e.table.Lookup(abi, nr, &n.Args); c != nil {
 			return c.ID()
+		}
+		if a, _ := e.added(abi, nr, &n.Args); a != nil {
+			return a.Name
 		}
 	}
 	return fmt.Sprintf("call %d", n.Nr)
@@ -255,14 +281,14 @@ func (e *engine) program(tid int) (*program, error) {
 	if p, ok := e.programs[exe]; ok {
 		return p, nil
 	}
-	p := &program{Program: e.Policy.Program(exe)}
+	p := &program{Program: e.Policy.Program(exe), sets: make(map[fdcall.Want][]byte)}
 	inProcess := func(c *fdcall.Call) fdcall.Want {
 		if e.trapped(c) {
 			return 0
 		}
 		return p.Want(c)
 	}
-	if p.code, err = image.Build(e.table, inProcess); err != nil {
+	if p.code, err = image.Build(e.table, inProcess, e.Base); err != nil {
 		return nil, fmt.Errorf("build the image for %s: %w", exe, err)
 	}
 	if len(e.programs) >= maxPrograms {

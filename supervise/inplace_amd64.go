@@ -20,34 +20,45 @@ import (
 // the stub cannot: i386 and x32 calls, images without room for a stub, and
 // cancellation points, where the C library looks at the instruction pointer.
 func (e *engine) runInPlace(n listener.Notification, abi fdcall.ABI, c *fdcall.Call, p *program) error {
-	want := c.Applicable(p.Want(c))
-	args := n.Args
-	from := c
-	if c.Block && p.Want(c) != 0 {
-		block, err := readBlock(int(n.TID), args[1], c.Upgrade)
-		if err != nil {
-			e.answer(e.listener.Continue(n.ID)) // the kernel will say EFAULT
-			return nil
+	return e.runRequest(n, abi, request{call: c, nr: n.Nr, args: n.Args}, p)
+}
+
+// runRequest is runInPlace for a call that need not be the program's own.
+func (e *engine) runRequest(n listener.Notification, abi fdcall.ABI, q request, p *program) error {
+	j := job{request: q}
+	if c := q.call; c != nil {
+		add := p.Want(c)
+		if c.Block && add|q.asked != 0 {
+			block, err := readBlock(int(n.TID), q.args[1], c.Upgrade)
+			if err != nil {
+				e.answer(e.listener.Fail(n.ID, unix.EFAULT))
+				return nil
+			}
+			if j.call = e.table.ByID(c.Upgrade.To); j.call == nil {
+				return errImpossible
+			}
+			j.args, add = block, p.Want(j.call)
+			want := j.call.Applicable(add)
+			if flags, missing := j.call.Carries(want); q.added == nil && j.call.FlagsArg != fdcall.NoFlags && missing == 0 && uint32(j.args[j.call.FlagsArg])&flags == flags {
+				e.answer(e.listener.Continue(n.ID)) // the program asked for all of it itself
+				return nil
+			}
 		}
-		if from = e.table.ByID(c.Upgrade.To); from == nil {
+		j.want = j.call.Applicable(add) | q.asked
+		var ok bool
+		j.plan, ok = e.table.PlanAsked(j.call, add, q.asked)
+		switch {
+		case ok && j.plan.To.Nr[abi] == fdcall.None:
 			return errImpossible
-		}
-		args, want = block, from.Applicable(p.Want(from))
-		if flags, missing := from.Carries(want); from.FlagsArg != fdcall.NoFlags && missing == 0 && uint32(args[from.FlagsArg])&flags == flags {
-			e.answer(e.listener.Continue(n.ID)) // the program asked for all of it itself
+		case ok:
+		case q.added == nil:
+			if e.listener.Continue(n.ID) == nil {
+				e.count(c, spared)
+			}
 			return nil
+		default:
+			j.call, j.args = nil, q.args // as it is
 		}
-	}
-	plan, ok := e.table.Plan(from, want)
-	if !ok {
-		if e.listener.Continue(n.ID) == nil {
-			e.count(c, spared)
-		}
-		return nil
-	}
-	nr := plan.To.Nr[abi]
-	if nr == fdcall.None {
-		return errImpossible
 	}
 	defer e.blocked.Add(-1)
 	if e.blocked.Add(1) > maxBlocked {
@@ -59,13 +70,20 @@ func (e *engine) runInPlace(n listener.Notification, abi fdcall.ABI, c *fdcall.C
 	}
 	// From here on the notification is answered: what goes wrong is counted
 	// here, and the thread goes on with the call as it was.
-	if err := e.inPlaceHeld(n, abi, from, plan, want, args, t, r); err != nil && !errors.Is(err, tracee.ErrGone) {
-		e.ledger.refused[e.row(c)][failed].Add(1)
-		e.complain(fmt.Errorf("run %s of thread %d in place: %w", c.ID(), n.TID, err))
+	if err := e.inPlaceHeld(n, abi, j, t, r); err != nil && !errors.Is(err, tracee.ErrGone) {
+		e.ledger.refused[e.rowOf(q)][failed].Add(1)
+		e.complain(fmt.Errorf("run %s of thread %d in place: %w", e.nameOf(n), n.TID, err))
 		return nil
 	}
-	e.count(c, inPlace)
+	e.ledger.served[e.rowOf(q)][inPlace].Add(1)
 	return nil
+}
+
+// job is a request with the way to do it.
+type job struct {
+	request
+	plan fdcall.Plan
+	want fdcall.Want // what the policy and the program want
 }
 
 // readBlock reads the arguments of the call that an operation of
@@ -89,28 +107,30 @@ func readBlock(tid int, address uint64, u *fdcall.Upgrade) (args [6]uint64, err 
 	return args, nil
 }
 
-// inPlaceHeld is runInPlace with the thread held in front of the call.
-func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, c *fdcall.Call, plan fdcall.Plan, want fdcall.Want, args [6]uint64, t *tracee.Thread, r tracee.Regs) error {
-	tid := int(n.TID)
-	var planned [6]uint64
-	for i, o := range plan.Args {
-		planned[i] = o.Apply(&args)
+// inPlaceHeld is runRequest with the thread held in front of the call.
+func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, j job, t *tracee.Thread, r tracee.Regs) error {
+	if j.call == nil {
+		return e.runHeld(n, abi, t, r, j.nr, j.args, func(result uint64) (uint64, error) { return result, nil })
 	}
-	if plan.FlagWord != 0 {
-		at, err := e.copyFlagWord(tid, abi, r, plan, args)
+	var planned [6]uint64
+	for i, o := range j.plan.Args {
+		planned[i] = o.Apply(&j.args)
+	}
+	if j.plan.FlagWord != 0 {
+		at, err := e.copyFlagWord(t.ID(), r, j.plan, j.args)
 		if err != nil {
 			return errors.Join(err, resume(t, r))
 		}
 		if at != 0 {
-			planned[plan.To.FlagsArg] = at
+			planned[j.plan.To.FlagsArg] = at
 		}
 	}
-	return e.runHeld(n, abi, t, r, plan.To.Nr[abi], planned, func(result uint64) (uint64, error) {
+	return e.runHeld(n, abi, t, r, j.plan.To.Nr[abi], planned, func(result uint64) (uint64, error) {
 		if int64(result) >= 0 {
-			return e.settle(t, tid, abi, c, plan, want, args, r, result)
+			return e.settle(t, abi, j, r, result)
 		}
-		if theirs := plan.Errno.Theirs; theirs != 0 && int64(result) == -int64(theirs) {
-			result = -uint64(plan.Errno.Ours)
+		if theirs := j.plan.Errno.Theirs; theirs != 0 && int64(result) == -int64(theirs) {
+			result = -uint64(j.plan.Errno.Ours)
 		}
 		return result, nil
 	})
@@ -152,7 +172,8 @@ func (e *engine) runHeld(n listener.Notification, abi fdcall.ABI, t *tracee.Thre
 		return err
 	}
 	result, err := finish(end.Rax)
-	if err != nil {
+	again := errors.Is(err, errAgain)
+	if err != nil && !again {
 		return err
 	}
 	// The program's registers, with the result; and its own call in case that
@@ -160,9 +181,15 @@ func (e *engine) runHeld(n listener.Notification, abi fdcall.ABI, t *tracee.Thre
 	back := end
 	setCall(&back, abi, 0, registersOf(r, abi))
 	back.Rip, back.Rax, back.Orig_rax = end.Rip, result, uint64(uint32(n.Nr))
+	if again {
+		back.Rip, back.Rax, back.Orig_rax = r.Rip, r.Rax, ^uint64(0)
+	}
 	e.inPlace.CompareAndDelete(t.ID(), mark) // its next call is a new one
 	return resume(t, back)
 }
+
+// errAgain says that the thread is to make its own call once more.
+var errAgain = errors.New("make the call again")
 
 // toSyscall lets the thread go on to its next system call stop.
 func toSyscall(t *tracee.Thread) error {
@@ -185,7 +212,8 @@ func toSyscall(t *tracee.Thread) error {
 // settle does the after-work of a call on its new descriptors: the standard
 // stream rule, and the properties that the call could not give. It returns the
 // call's result, which is another one if the descriptor was moved.
-func (e *engine) settle(t *tracee.Thread, tid int, abi fdcall.ABI, c *fdcall.Call, plan fdcall.Plan, want fdcall.Want, args [6]uint64, site tracee.Regs, result uint64) (uint64, error) {
+func (e *engine) settle(t *tracee.Thread, abi fdcall.ABI, j job, site tracee.Regs, result uint64) (uint64, error) {
+	tid, c, plan, want, args := t.ID(), j.call, j.plan, j.want, j.args
 	if c.Gives == fdcall.Ret && result > 2 && plan.After == 0 {
 		return result, nil // nearly always
 	}
@@ -194,7 +222,7 @@ func (e *engine) settle(t *tracee.Thread, tid int, abi fdcall.ABI, c *fdcall.Cal
 		return result, err
 	}
 	defer m.Close()
-	asked := c.Class == fdcall.Always || c.FlagsArg != fdcall.NoFlags && uint32(args[c.FlagsArg])&c.CloexecBits != 0
+	asked := j.asked&fdcall.Cloexec != 0 || c.Class == fdcall.Always || c.FlagsArg != fdcall.NoFlags && uint32(args[c.FlagsArg])&c.CloexecBits != 0
 	number := uint64(uint32(e.table.ByID("fcntl F_DUPFD").Nr[abi]))
 	fcntl := func(fd uint32, op int, arg uint64) (int64, error) {
 		r, err := inject(t, abi, site, number, uint64(fd), uint64(op), arg)
@@ -208,10 +236,11 @@ func (e *engine) settle(t *tracee.Thread, tid int, abi fdcall.ABI, c *fdcall.Cal
 	for _, d := range created(m, abi, c, args, result) {
 		var errs [4]error
 		var flags int64
+		stream := d.fd <= 2 && j.asked&(fdcall.Cloexec|fdcall.Nonseq) == 0
 		switch {
-		case d.fd <= 2 && want&fdcall.Cloexec != 0 && !asked:
+		case stream && want&fdcall.Cloexec != 0 && !asked:
 			_, errs[0] = fcntl(d.fd, unix.F_SETFD, 0)
-		case d.fd <= 2:
+		case stream:
 		default:
 			if plan.After&fdcall.Cloexec != 0 {
 				_, errs[0] = fcntl(d.fd, unix.F_SETFD, unix.FD_CLOEXEC)
@@ -401,7 +430,7 @@ func inject(t *tracee.Thread, abi fdcall.ABI, site tracee.Regs, nr uint64, args 
 // copyFlagWord puts a copy of the structure that holds the flags below the
 // thread's red zone, with the flags added, and returns its address; or 0 if
 // the call is bound to fail.
-func (e *engine) copyFlagWord(tid int, abi fdcall.ABI, r tracee.Regs, plan fdcall.Plan, args [6]uint64) (uint64, error) {
+func (e *engine) copyFlagWord(tid int, r tracee.Regs, plan fdcall.Plan, args [6]uint64) (uint64, error) {
 	const (
 		smallest = 24 // struct open_how in the first kernel that had it
 		largest  = 64

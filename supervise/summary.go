@@ -47,8 +47,12 @@ func (s *Supervision) Summary() Summary {
 		Known: l.served[maxCalls-1][patched].Load(),
 	}
 	names := make([]string, maxCalls)
-	for i, c := range fdcall.Linux().All() {
-		names[i] = c.ID()
+	rows := fdcall.Linux().All()
+	for i := range rows {
+		names[i] = rows[i].ID()
+	}
+	for i, a := range fdcall.AddedCalls() {
+		names[len(rows)+i] = a.Name
 	}
 	names[maxCalls-1] = "unknown"
 	for i, name := range names {

@@ -78,6 +78,11 @@ func New(o Options) (*Supervision, error) {
 	}
 	s := new(Supervision)
 	var traps []filter.Trap
+	numbers := []uint32{image.Landed}
+	for _, a := range fdcall.AddedCalls() {
+		numbers = append(numbers, uint32(a.Nr))
+		traps = append(traps, filter.Trap{Nr: a.Former, When: a.Formerly})
+	}
 	for _, x := range o.Extensions {
 		for _, t := range x.Traps {
 			traps = append(traps, filter.Trap(t))
@@ -88,7 +93,7 @@ func New(o Options) (*Supervision, error) {
 		Want:    o.Policy.Union,
 		Stub:    filter.Range{Lo: uint64(base), Hi: uint64(base) + image.Size},
 		Issuer:  filter.Range{Lo: uint64(base), Hi: uint64(base) + image.StubSize},
-		Numbers: []uint32{image.Landed},
+		Numbers: numbers,
 		Traps:   traps,
 		Cancel:  true,
 	})

@@ -8,10 +8,14 @@
 // seccomp filter can recognise the stub's own calls by instruction pointer.
 //
 //	base + 0x0000  stub
-//	base + 0x0700  index: one byte for each call number, 0 or 1 + its first row
-//	base + 0x0900  header
-//	base + 0x0940  rows
-//	base + 0x1640  thunks
+//	base + 0x0e00  index: one byte for each call number, 0 or 1 + its first row
+//	base + 0x1000  header
+//	base + 0x1040  rows
+//	base + 0x1d40  the stub's own thunk, by which it runs a call for an added one
+//	base + 0x1d60  family: the added calls that are variants of another
+//	base + 0x1e60  thunks
+//	base + 0x4800  sets: for each set of properties that indirect(2) can ask
+//	               for, an index and rows; written when they are first asked for
 package image
 
 import (
@@ -39,18 +43,26 @@ const Landed = 2015
 const StubSize = indexAt
 
 const (
-	indexAt   = 0x700
-	headerAt  = 0x900
-	rowsAt    = 0x940
-	maxRows   = 52
-	thunksAt  = rowsAt + maxRows*rowSize
-	rowSize   = 64
-	thunkSize = 32
-	numbers   = 512
+	indexAt    = 0xe00
+	headerAt   = 0x1000
+	rowsAt     = 0x1040
+	maxRows    = 52
+	ownThunkAt = rowsAt + maxRows*rowSize
+	familyAt   = ownThunkAt + thunkSize
+	thunksAt   = familyAt + families*familySize
+	setsAt     = Size - sets*setSize
+	rowSize    = 64
+	thunkSize  = 32
+	familySize = 32
+	families   = 8
+	numbers    = 512
+	sets       = 8 // subsets of three properties
+	maxSetRows = 84
+	setSize    = numbers + maxSetRows*rowSize
 )
 
 // MaxThunks is how many call sites one image can divert.
-const MaxThunks = (Size - thunksAt) / thunkSize
+const MaxThunks = (setsAt - thunksAt) / thunkSize
 
 // HeaderAt is the offset of the [Header].
 const HeaderAt = headerAt
@@ -63,7 +75,7 @@ type Header struct {
 	Thunks uint32 // how many are in use
 	Flags  Flags
 	Owner  uint32 // thread group that was last seen to own the image
-	_      uint32
+	Sets   uint32 // bit w is set if the rows for asked properties w are there
 }
 
 // HeaderSize is the length of a [Header] in memory.
@@ -86,7 +98,7 @@ func (h *Header) Marshal() []byte {
 	b = binary.LittleEndian.AppendUint32(b, h.Thunks)
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Flags))
 	b = binary.LittleEndian.AppendUint32(b, h.Owner)
-	return binary.LittleEndian.AppendUint32(b, 0)
+	return binary.LittleEndian.AppendUint32(b, h.Sets)
 }
 
 // ParseHeader reads a header out of a process's memory. It reports false if
@@ -100,6 +112,7 @@ func ParseHeader(b []byte, magic uint64) (Header, bool) {
 		Thunks: binary.LittleEndian.Uint32(b[8:]),
 		Flags:  Flags(binary.LittleEndian.Uint32(b[12:])),
 		Owner:  binary.LittleEndian.Uint32(b[16:]),
+		Sets:   binary.LittleEndian.Uint32(b[20:]),
 	}
 	return h, h.Magic == magic && h.Thunks <= MaxThunks
 }
@@ -155,6 +168,7 @@ const (
 	keepCloexec   // a moved result shall be close-on-exec
 	askedAlways   // the call's results are close-on-exec without asking
 	afterErrno    // look at errors
+	anyNumber     // a result of 0, 1 or 2 is no standard stream
 )
 
 const (
@@ -168,8 +182,8 @@ type Code struct {
 }
 
 // Build compiles the table's amd64 calls, with the properties that want names
-// for each, into an image's content.
-func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want) (*Code, error) {
+// for each, into the content of images at base.
+func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want, base uint32) (*Code, error) {
 	stub, err := stubText()
 	if err != nil {
 		return nil, err
@@ -179,7 +193,118 @@ func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want) (*Code, error) 
 	}
 	code := new(Code)
 	copy(code.pages[:], stub)
-	var rows []row
+	index, rows, err := compileRows(t, maxRows, func(c *fdcall.Call) (row, bool, error) {
+		p, ok := t.Plan(c, want(c))
+		if !ok {
+			return row{}, false, nil
+		}
+		r, err := compile(c, p, c.Applicable(want(c)))
+		return r, true, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	copy(code.pages[indexAt:], index)
+	copy(code.pages[rowsAt:], rows)
+	back, err := offset(stub, runBack)
+	if err != nil {
+		return nil, err
+	}
+	copy(code.pages[ownThunkAt:], thunk(ownThunkAt, uint64(base+back)))
+	for _, a := range fdcall.AddedCalls() {
+		if a.Runs != "" {
+			b, err := family(t, &a)
+			if err != nil {
+				return nil, fmt.Errorf("compile %s for the stub: %w", a.Name, err)
+			}
+			copy(code.pages[familyAt+(a.Nr-fdcall.NrIndirect)*familySize:], b)
+		}
+	}
+	return code, nil
+}
+
+// family translates an added call that is a variant of another one.
+func family(t *fdcall.Table, a *fdcall.Added) ([]byte, error) {
+	runs := t.ByID(a.Runs)
+	f := struct {
+		From     [6]uint8
+		FlagsArg uint8
+		Gives    uint8
+		Nr       uint32
+		Refuses  uint32
+		MaskArg  uint8
+		_        [familySize - 17]uint8
+	}{
+		FlagsArg: uint8(a.FlagsArg), Gives: uint8(a.Gives), Nr: uint32(runs.Nr[fdcall.AMD64]), Refuses: ^a.Accepts, MaskArg: uint8(a.MaskArg),
+	}
+	const most = 4
+	if len(a.Args) > most {
+		return nil, fmt.Errorf("%d arguments, the stub passes on %d", len(a.Args), most)
+	}
+	for i := range f.From {
+		f.From[i] = fromNothing
+	}
+	for i, o := range a.Args {
+		if o.From < 0 || o.Bits != 0 {
+			return nil, errors.New("the stub only passes on arguments")
+		}
+		f.From[i] = uint8(o.From)
+	}
+	var b bytes.Buffer
+	err := binary.Write(&b, binary.LittleEndian, f)
+	return b.Bytes(), err
+}
+
+// BuildSet compiles the table's amd64 calls for programs that ask for the
+// properties in asked through indirect(2), beside what want names: the index
+// and the rows, for [SetAt]. Calls that the stub must not run are left to the
+// supervisor.
+func BuildSet(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want, leave func(*fdcall.Call) bool, asked fdcall.Want) ([]byte, error) {
+	index, rows, err := compileRows(t, maxSetRows, func(c *fdcall.Call) (row, bool, error) {
+		p, ok := t.PlanAsked(c, want(c), asked)
+		if !ok || !c.CanIndirect() || leave(c) {
+			return row{}, false, nil
+		}
+		r, err := compile(c, p, c.Applicable(want(c))|asked)
+		if asked&fdcall.Cloexec != 0 {
+			r.After |= askedAlways
+		}
+		if asked&(fdcall.Cloexec|fdcall.Nonseq) != 0 {
+			r.After |= anyNumber
+		}
+		return r, true, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	calls := t.All()
+	for i := range calls {
+		c := &calls[i]
+		n := c.Nr[fdcall.AMD64]
+		switch {
+		case n == fdcall.None, n >= numbers, index[n] != 0, !c.CanIndirect():
+		case leave(c):
+			index[n] = left
+		default:
+			index[n] = unchanged
+		}
+	}
+	return append(index, rows...), nil
+}
+
+// In the index of a set.
+const (
+	unchanged = 0xff // a call that needs no row
+	left      = 0xfe // a call for the supervisor
+)
+
+// SetAt returns the offset in the image of the rows for the properties asked.
+func SetAt(asked fdcall.Want) uint32 { return setsAt + uint32(asked)*setSize }
+
+// compileRows makes rows for the table's amd64 calls, and their index.
+func compileRows(t *fdcall.Table, most int, compile func(*fdcall.Call) (row, bool, error)) (index, rows []byte, err error) {
+	index = make([]byte, numbers)
+	var all []row
 	last := make(map[int32]int) // call number to its last row
 	calls := t.All()
 	for i := range calls {
@@ -188,31 +313,29 @@ func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want) (*Code, error) 
 		if n == fdcall.None || n >= numbers {
 			continue
 		}
-		p, ok := t.Plan(c, want(c))
-		if !ok {
+		r, ok, err := compile(c)
+		switch {
+		case err != nil:
+			return nil, nil, fmt.Errorf("compile %s for the stub: %w", c.ID(), err)
+		case !ok:
 			continue
 		}
-		r, err := compile(c, p, c.Applicable(want(c)))
-		if err != nil {
-			return nil, fmt.Errorf("compile %s for the stub: %w", c.ID(), err)
-		}
-		rows = append(rows, r)
+		all = append(all, r)
 		if before, ok := last[n]; ok {
-			rows[before].Next = uint8(len(rows))
+			all[before].Next = uint8(len(all))
 		} else {
-			code.pages[indexAt+n] = uint8(len(rows))
+			index[n] = uint8(len(all))
 		}
-		last[n] = len(rows) - 1
+		last[n] = len(all) - 1
 	}
-	if len(rows) > maxRows {
-		return nil, fmt.Errorf("%d rows, the image has room for %d", len(rows), maxRows)
+	if len(all) > most {
+		return nil, nil, fmt.Errorf("%d rows, the image has room for %d", len(all), most)
 	}
 	var b bytes.Buffer
-	if err := binary.Write(&b, binary.LittleEndian, rows); err != nil {
-		return nil, fmt.Errorf("encode rows: %w", err)
+	if err := binary.Write(&b, binary.LittleEndian, all); err != nil {
+		return nil, nil, fmt.Errorf("encode rows: %w", err)
 	}
-	copy(code.pages[rowsAt:], b.Bytes())
-	return code, nil
+	return index, b.Bytes(), nil
 }
 
 // compile translates one plan.
@@ -293,12 +416,24 @@ func (c *Code) Bytes(h Header, thunks []byte) []byte {
 // ThunkAddress returns where thunk i of the image at base is.
 func ThunkAddress(base uint32, i int) uint32 { return base + thunksAt + uint32(i)*thunkSize }
 
-// Thunk returns the bytes of thunk i in the image at base, for a call site
-// whose following instruction is at ret.
-func Thunk(i int, ret uint64) []byte {
+// OwnThunk returns where the image's own thunk is: the one that a [Frame] names
+// whose call the stub runs for an added one. The frame of the added call is then
+// the next one, at [NestedSize].
+func OwnThunk(base uint32) uint64 { return uint64(base) + ownThunkAt }
+
+// NestedSize is how far above the frame of a call that is run for an added call
+// the added call's own frame is.
+const NestedSize = 80
+
+// Thunk returns the bytes of thunk i in an image, for a call site whose
+// following instruction is at ret.
+func Thunk(i int, ret uint64) []byte { return thunk(thunksAt+uint32(i)*thunkSize, ret) }
+
+// thunk returns the bytes of a thunk at an offset in the image.
+func thunk(at uint32, ret uint64) []byte {
 	b := make([]byte, 0, thunkSize)
 	b = append(b, 0xe9) // jmp stub
-	b = binary.LittleEndian.AppendUint32(b, -(thunksAt + uint32(i)*thunkSize + 5))
+	b = binary.LittleEndian.AppendUint32(b, -(at + 5))
 	b = append(b, 0x0f, 0x05)              // syscall
 	b = append(b, 0xff, 0x25, 11, 0, 0, 0) // jmp *11(%rip)
 	b = append(b, make([]byte, thunkReturnAt-len(b))...)
@@ -382,8 +517,11 @@ func ParseFrame(b []byte) (Frame, bool) {
 	return f, true
 }
 
-// issue is the stub's code that makes a program's call: mov 8(%rbx),%eax; syscall.
-var issue = []byte{0x8b, 0x43, 0x08, 0x0f, 0x05}
+// Places in the stub that others must know: see stub_amd64.s.
+var (
+	issue   = []byte{0x8b, 0x43, 0x08, 0x0f, 0x05} // mov 8(%rbx),%eax; syscall: where it makes the program's call
+	runBack = []byte{0x48, 0x8d, 0x64, 0x24, 0x80} // lea -128(%rsp),%rsp: where its own thunk leads
+)
 
 // Issued returns the offset in the image of the instruction that follows the
 // program's own call in the stub.
@@ -392,11 +530,17 @@ func Issued() (uint32, error) {
 	if err != nil {
 		return 0, err
 	}
-	at := bytes.Index(stub, issue)
-	if at < 0 || bytes.Contains(stub[at+1:], issue) {
-		return 0, errors.New("the stub's call is not where it should be")
+	at, err := offset(stub, issue)
+	return at + uint32(len(issue)), err
+}
+
+// offset finds the one place in the stub that has the given code.
+func offset(stub, code []byte) (uint32, error) {
+	at := bytes.Index(stub, code)
+	if at < 0 || bytes.Contains(stub[at+1:], code) {
+		return 0, fmt.Errorf("the stub has not one place with the code % x", code)
 	}
-	return uint32(at + len(issue)), nil
+	return uint32(at), nil
 }
 
 // ThunkIndex returns which thunk of the image at base begins at address.

@@ -12,7 +12,7 @@ import (
 func TestBuildEveryWish(t *testing.T) {
 	table := fdcall.Linux()
 	for w := range fdcall.Cloexec | fdcall.Nonblock | fdcall.Nonseq + 1 {
-		code, err := Build(table, func(*fdcall.Call) fdcall.Want { return w })
+		code, err := Build(table, func(*fdcall.Call) fdcall.Want { return w }, 0x10000000)
 		if err != nil {
 			t.Fatalf("want %d: %v", w, err)
 		}
@@ -29,8 +29,36 @@ func TestBuildEveryWish(t *testing.T) {
 	}
 }
 
+func TestBuildEverySet(t *testing.T) {
+	table := fdcall.Linux()
+	const most = fdcall.Cloexec | fdcall.Nonblock | fdcall.Nonseq
+	for add := range most + 1 {
+		for asked := range most + 1 {
+			b, err := BuildSet(table, func(*fdcall.Call) fdcall.Want { return add }, func(*fdcall.Call) bool { return false }, asked)
+			if err != nil {
+				t.Fatalf("add %d, asked %d: %v", add, asked, err)
+			}
+			if len(b) > setSize || int(SetAt(asked))+len(b) > Size {
+				t.Errorf("add %d, asked %d: %d bytes at %#x", add, asked, len(b), SetAt(asked))
+			}
+			for n, first := range b[:numbers] {
+				var listed, planned bool
+				for _, c := range table.ByNumber(fdcall.AMD64, int32(n)) {
+					_, ok := table.PlanAsked(c, add, asked)
+					listed = listed || c.CanIndirect()
+					planned = planned || ok && c.CanIndirect()
+				}
+				want := planned && first > 0 && first <= maxSetRows || listed && !planned && first == unchanged || !listed && first == 0
+				if !want {
+					t.Errorf("add %d, asked %d: call %d: listed %v, planned %v, first row %d", add, asked, n, listed, planned, first)
+				}
+			}
+		}
+	}
+}
+
 func TestHeaderRoundTrip(t *testing.T) {
-	h := Header{Magic: 0x1122334455667788, Thunks: 7, Flags: Cancels, Owner: 4711}
+	h := Header{Magic: 0x1122334455667788, Thunks: 7, Flags: Cancels, Owner: 4711, Sets: 1 << 5}
 	got, ok := ParseHeader(h.Marshal(), h.Magic)
 	if !ok || got != h {
 		t.Errorf("got %+v, %v", got, ok)

@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 	"unsafe"
+
+	"github.com/seed-055cd0c8/indirect/fdcall"
 )
 
 // TestAssemblyAgrees compares the stub's constants with the Go structures
@@ -33,7 +35,9 @@ func TestAssemblyAgrees(t *testing.T) {
 		"ROW_COND0": uint64(unsafe.Offsetof(r.Cond)), "ROW_COND1": uint64(unsafe.Offsetof(r.Cond)) + uint64(unsafe.Sizeof(cond{})),
 		"AFTER_CLOEXEC": afterCloexec, "AFTER_NONBLOCK": afterNonblock, "AFTER_NONSEQ": afterNonseq,
 		"AFTER_ERRNO": afterErrno, "ROW_THEIRS": uint64(unsafe.Offsetof(r.Theirs)), "ROW_OURS": uint64(unsafe.Offsetof(r.Ours)),
-		"KEEP_CLOEXEC": keepCloexec, "ASKED_ALWAYS": askedAlways,
+		"KEEP_CLOEXEC": keepCloexec, "ASKED_ALWAYS": askedAlways, "ANY_NUMBER": anyNumber,
+		"OWNTHUNK": ownThunkAt, "FAMILY": familyAt, "FAMILYSHIFT": 5, "SETS": setsAt, "SETSIZE": setSize, "UNCHANGED": unchanged, "LEFT": left,
+		"NESTED": NestedSize, "ADDED": fdcall.NrIndirect, "ADDEDS": families, "FORMER_INDIRECT": 286,
 		"THUNK_PLAIN": PlainReturn - 2, "THUNK_RETURN": thunkReturnAt,
 		"FRAME":  FrameSize,
 		"F_ARGS": uint64(unsafe.Offsetof(f.Args)), "F_NR": uint64(unsafe.Offsetof(f.Nr)),

@@ -7,11 +7,18 @@
 // layout_test.go checks the offsets against the Go structures.
 
 // Image layout, from a base that is a multiple of 64 KiB.
-#define INDEX 0x700 // one byte for each system call number: 0, or 1 + its first row
+#define INDEX 0xe00 // one byte for each system call number: 0, or 1 + its first row
 #define NUMBERS 512
-#define HEADER 0x900
-#define ROWS 0x940
+#define HEADER 0x1000
+#define ROWS 0x1040
 #define ROWSHIFT 6
+#define OWNTHUNK 0x1d40 // leads back into the stub
+#define FAMILY 0x1d60
+#define SETS 0x4800 // for each set of asked properties: an index, and rows
+#define SETSIZE 0x1700
+#define HEADER_SETS (HEADER+20) // which of them are there
+#define UNCHANGED 0xff // in their index: a call that needs no row
+#define LEFT 0xfe // a call for the supervisor
 
 // struct row
 #define ROW_NEXT 0
@@ -36,12 +43,28 @@
 #define KEEP_CLOEXEC 8
 #define ASKED_ALWAYS 16
 #define AFTER_ERRNO 32
+#define ANY_NUMBER 64
 
 // row.Gives
 #define GIVES_RET 0
 #define GIVES_PAIR 1
 #define GIVES_CONTROL 2
 #define GIVES_CONTROLS 3
+
+// struct family: an added call that is a variant of another one
+#define FAMILY_FROM 0
+#define FAMILY_FLAGSARG 6
+#define FAMILY_GIVES 7
+#define FAMILY_NR 8
+#define FAMILY_REFUSES 12
+#define FAMILYSHIFT 5
+#define FAMILY_MASKARG 16
+
+// The added calls' numbers (fdcall.AddedCalls), from the first.
+#define ADDED 2007
+#define ADDEDS 8
+#define FORMER_INDIRECT 286
+#define NROPEN_SHIFT 20
 
 // struct thunk
 #define THUNK_PLAIN 5
@@ -56,6 +79,9 @@
 #define F_THUNK 56
 #define F_RBX 64
 #define F_ZERO 72
+// A call that runs another one has a frame of its own for that one, directly
+// below: NESTED bytes, without a red zone between.
+#define NESTED 80
 
 // Our own red zone, for what few calls need.
 #define F_RBP -8
@@ -80,6 +106,16 @@
 #define F_REMOTE -40 // struct iovec
 #define F_HOW -128 // 64 bytes
 
+// While a call of indirect(2) is copied:
+#define F_REGS -128 // 56 bytes
+#define F_PARAMS -8
+#define F_COPYLOCAL -64 // struct iovec
+#define F_COPYREMOTE -48 // struct iovec
+// While paccept waits:
+#define F_POLLFD -16
+#define F_OPTION -24
+#define F_OPTIONLEN -32
+
 // Each pause takes some 50 cycles; a yield on a busy CPU may take milliseconds.
 #define PAUSES 500
 #define YIELDS 25
@@ -87,6 +123,8 @@
 #define SYS_process_vm_readv 310
 #define SYS_process_vm_writev 311
 #define SYS_getpid 39
+#define SYS_getsockopt 55
+#define SYS_ppoll 271
 #define SYS_fcntl 72
 #define SYS_close 3
 #define SYS_prlimit64 302
@@ -99,8 +137,34 @@
 #define O_NONBLOCK 0x800
 #define O_PATH 0x200000
 #define RLIMIT_NOFILE 7
+#define SOL_SOCKET 1
+#define SO_ACCEPTCONN 30
+#define POLLIN 1
 #define MSG_CMSG_CLOEXEC 0x40000000
 #define HIGHEST 65536 // a descriptor table grows with its largest number: 8 bytes a slot, copied by fork
+
+// What has to come back as it was, and the arguments to work on.
+#define SAVEARGS \
+	MOVQ DI, (F_ARGS+0)(SP) \
+	MOVQ SI, (F_ARGS+8)(SP) \
+	MOVQ DX, (F_ARGS+16)(SP) \
+	MOVQ R10, (F_ARGS+24)(SP) \
+	MOVQ R8, (F_ARGS+32)(SP) \
+	MOVQ R9, (F_ARGS+40)(SP) \
+	MOVQ AX, F_NR(SP) \
+	MOVQ CX, F_THUNK(SP) \
+	MOVQ BX, F_RBX(SP) \
+	MOVQ $0, F_ZERO(SP)
+
+#define RESTOREARGS \
+	MOVQ (F_ARGS+0)(SP), DI \
+	MOVQ (F_ARGS+8)(SP), SI \
+	MOVQ (F_ARGS+16)(SP), DX \
+	MOVQ (F_ARGS+24)(SP), R10 \
+	MOVQ (F_ARGS+32)(SP), R8 \
+	MOVQ (F_ARGS+40)(SP), R9 \
+	MOVQ F_RBX(SP), BX \
+	MOVQ F_THUNK(SP), CX
 
 // func stub()
 //
@@ -108,12 +172,14 @@
 // the argument registers its arguments. R11 is free, as after SYSCALL.
 TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	CMPQ AX, $NUMBERS
-	JHS  plain
+	JHS  beyond
 	MOVL CX, R11
 	ANDL $0xffff0000, R11
 	MOVBLZX INDEX(R11)(AX*1), R11
 	TESTL R11, R11
 	JNE  listed
+	CMPL AX, $FORMER_INDIRECT
+	JEQ  former
 
 plain:
 	// Not a call of ours. The thunk issues it on an untouched stack, so that
@@ -123,21 +189,14 @@ plain:
 
 listed:
 	LEAQ -FRAME(SP), SP
-	MOVQ DI, (F_ARGS+0)(SP)
-	MOVQ SI, (F_ARGS+8)(SP)
-	MOVQ DX, (F_ARGS+16)(SP)
-	MOVQ R10, (F_ARGS+24)(SP)
-	MOVQ R8, (F_ARGS+32)(SP)
-	MOVQ R9, (F_ARGS+40)(SP)
-	MOVQ AX, F_NR(SP)
-	MOVQ CX, F_THUNK(SP)
-	MOVQ BX, F_RBX(SP)
-	MOVQ $0, F_ZERO(SP)
+	SAVEARGS
 	ANDL $0xffff0000, CX
+	LEAQ (ROWS-(1<<ROWSHIFT))(CX), CX
 
+	// R11 is 1 + the number of the row, CX where rows would begin with number 0.
 row:
 	SHLL $ROWSHIFT, R11
-	LEAQ (ROWS-(1<<ROWSHIFT))(CX)(R11*1), BX
+	LEAQ (CX)(R11*1), BX
 
 	// Conditions: byte 0 the argument, byte 1 the kind, bytes 4..7 the value.
 	MOVBLZX (ROW_COND0+1)(BX), R11
@@ -181,6 +240,7 @@ next:
 	JNE  row
 
 	// No operation of this call is ours.
+unchanged:
 	MOVQ F_NR(SP), AX
 	MOVQ F_RBX(SP), BX
 	MOVQ F_THUNK(SP), CX
@@ -232,14 +292,7 @@ issue:
 	JLS  after
 
 finish:
-	MOVQ (F_ARGS+0)(SP), DI
-	MOVQ (F_ARGS+8)(SP), SI
-	MOVQ (F_ARGS+16)(SP), DX
-	MOVQ (F_ARGS+24)(SP), R10
-	MOVQ (F_ARGS+32)(SP), R8
-	MOVQ (F_ARGS+40)(SP), R9
-	MOVQ F_RBX(SP), BX
-	MOVQ F_THUNK(SP), CX
+	RESTOREARGS
 	LEAQ FRAME(SP), SP
 	MOVQ THUNK_RETURN(CX), CX
 	JMP  CX
@@ -449,9 +502,12 @@ controls:
 
 descriptor:
 	MOVLQSX 0(R12), R14
+	MOVBLZX ROW_AFTER(BX), R11
+	TESTL $ANY_NUMBER, R11
+	JNE  properties
 	CMPQ R14, $2
 	JLS  standard
-	MOVBLZX ROW_AFTER(BX), R11
+properties:
 	TESTL $AFTER_CLOEXEC, R11
 	JEQ  nonblock
 	MOVQ R14, DI
@@ -604,6 +660,262 @@ failed:
 	MOVBLZX ROW_OURS(BX), AX
 	NEGQ AX
 	JMP  finish
+	// One of the calls that we add, by its own number: R11 counts from the first.
+beyond:
+	LEAQ -ADDED(AX), R11
+	CMPQ R11, $ADDEDS
+	JCS  added
+	JMP  plain
+
+	// timerfd_settime, unless it cannot be: see fdcall.AddedCalls.
+former:
+	TESTL R10, R10
+	JNE  plain
+	CMPQ DX, $0xfff
+	JHI  plain
+	MOVQ DI, R11
+	SHRQ $NROPEN_SHIFT, R11
+	JEQ  plain
+	MOVQ DI, R11
+	SARQ $12, R11
+	CMPQ R11, $-1
+	JEQ  plain
+	CMPQ R11, $0xfffff
+	JEQ  plain
+	XORL R11, R11
+
+added:
+	LEAQ -FRAME(SP), SP
+	SAVEARGS
+	ANDL $0xffff0000, CX
+	CMPL R11, $1
+	JCS  indirect
+	JEQ  made
+	SHLL $FAMILYSHIFT, R11
+	LEAQ FAMILY(CX)(R11*1), BX
+	MOVBLZX FAMILY_FLAGSARG(BX), R11
+	MOVL F_ARGS(SP)(R11*8), DX
+	MOVL FAMILY_REFUSES(BX), R11
+	TESTL R11, DX
+	JNE  invalid
+	MOVBLZX FAMILY_MASKARG(BX), R11
+	TESTL R11, R11
+	JNE  mask
+variant:
+	MOVL DX, R11
+	SHRL $19, R11 // O_CLOEXEC to Cloexec
+	ANDL $1, R11
+	MOVL DX, AX
+	SHRL $10, AX // O_NONBLOCK to Nonblock
+	ANDL $2, AX
+	ORL  AX, R11
+	SHRL $28, DX // O_NONSEQFD to Nonseq
+	ANDL $4, DX
+	ORL  DX, R11
+	MOVBLZX FAMILY_GIVES(BX), AX
+	ORL  AX, R11
+	MOVBLZX (FAMILY_FROM+0)(BX), AX
+	MOVQ F_ARGS(SP)(AX*8), DI
+	MOVBLZX (FAMILY_FROM+1)(BX), AX
+	MOVQ F_ARGS(SP)(AX*8), SI
+	MOVBLZX (FAMILY_FROM+2)(BX), AX
+	MOVQ F_ARGS(SP)(AX*8), DX
+	MOVBLZX (FAMILY_FROM+3)(BX), AX
+	MOVQ F_ARGS(SP)(AX*8), R10
+	XORL R8, R8
+	XORL R9, R9
+	MOVL FAMILY_NR(BX), AX
+
+	// AX and the argument registers hold the call to run, R11 the properties
+	// that were asked for, CX the image.
+nested:
+	MOVBLZX HEADER_SETS(CX), BX
+	BTL  R11, BX
+	JCC  made
+	IMULL $SETSIZE, R11
+	LEAQ SETS(CX)(R11*1), R11
+	CMPQ AX, $NUMBERS
+	JHS  invalid
+	MOVBLZX (R11)(AX*1), BX
+	TESTL BX, BX
+	JEQ  invalid
+	CMPL BX, $LEFT
+	JEQ  made
+	LEAQ -NESTED(SP), SP
+	LEAQ OWNTHUNK(CX), CX
+	SAVEARGS
+	CMPL BX, $UNCHANGED
+	JEQ  unchanged
+	LEAQ (NUMBERS-(1<<ROWSHIFT))(R11), CX
+	MOVL BX, R11
+	JMP  row
+	// Where OWNTHUNK leads.
+	LEAQ -(FRAME-NESTED)(SP), SP
+	JMP  finish
+invalid:
+	MOVQ $-22, AX // EINVAL
+	JMP  finish
+fault:
+	MOVQ F_NR(SP), AX
+	CMPL AX, $FORMER_INDIRECT
+	JEQ  made // perhaps it was the other call after all
+	MOVQ $-14, AX // EFAULT
+	JMP  finish
+
+	// Make the call itself: it traps, and the supervisor adds what is missing.
+made:
+	MOVQ F_NR(SP), AX
+	RESTOREARGS
+	LEAQ FRAME(SP), SP
+	JMP  plain
+
+	// indirect(regs, params, paramslen, flags), in the order of its checks.
+	// What is on the page that the program's stack pointer is on can be read;
+	// elsewhere, process_vm_readv answers EFAULT where a load would be a signal.
+indirect:
+	TESTL R10, R10
+	JNE  invalid
+	LEAQ FRAME(SP), R11
+	ORQ  $0xfff, R11
+	SUBQ $55, R11
+	CMPQ DI, R11
+	JHI  copy
+	CMPQ DI, SP
+	JCS  copy
+	XORL R11, R11
+	TESTQ DX, DX
+	JEQ  copied
+	CMPQ DX, $4
+	JNE  copy
+	LEAQ FRAME(SP), R11
+	ORQ  $0xfff, R11
+	SUBQ $3, R11
+	CMPQ SI, R11
+	JHI  copy
+	CMPQ SI, SP
+	JCS  copy
+	MOVL 0(SI), R11
+	// DI points to the call, R11 holds its file flags.
+copied:
+	MOVL R11, DX
+	SHRL $19, R11
+	ANDL $1, R11
+	MOVL DX, AX
+	SHRL $10, AX
+	ANDL $2, AX
+	ORL  AX, R11
+	SHRL $28, DX
+	ANDL $4, DX
+	ORL  DX, R11
+	MOVQ 0(DI), AX
+	MOVQ 48(DI), R9
+	MOVQ 40(DI), R8
+	MOVQ 32(DI), R10
+	MOVQ 24(DI), DX
+	MOVQ 16(DI), SI
+	MOVQ 8(DI), DI
+	JMP  nested
+copy:
+	MOVL $SYS_getpid, AX
+	SYSCALL
+	MOVQ AX, R9
+	LEAQ F_REGS(SP), R11
+	MOVQ R11, (F_COPYLOCAL+0)(SP)
+	MOVQ $56, (F_COPYLOCAL+8)(SP)
+	MOVQ DI, (F_COPYREMOTE+0)(SP)
+	MOVQ $56, (F_COPYREMOTE+8)(SP)
+	MOVQ R9, DI
+	LEAQ F_COPYLOCAL(SP), SI
+	MOVL $1, DX
+	LEAQ F_COPYREMOTE(SP), R10
+	MOVL $1, R8
+	XORL R9, R9
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, $56
+	JNE  fault
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	MOVQ $0, F_PARAMS(SP)
+	MOVQ (F_ARGS+16)(SP), R11
+	TESTQ R11, R11
+	JEQ  params
+	CMPQ R11, $4
+	JHI  invalid
+	LEAQ F_PARAMS(SP), AX
+	MOVQ AX, (F_COPYLOCAL+0)(SP)
+	MOVQ R11, (F_COPYLOCAL+8)(SP)
+	MOVQ (F_ARGS+8)(SP), AX
+	MOVQ AX, (F_COPYREMOTE+0)(SP)
+	MOVQ R11, (F_COPYREMOTE+8)(SP)
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	CMPQ AX, (F_ARGS+16)(SP)
+	JEQ  params
+	// Of two errors, the number's comes first.
+	MOVBLZX HEADER_SETS(CX), BX
+	TESTL $1, BX
+	JEQ  made
+	MOVQ F_REGS(SP), AX
+	CMPQ AX, $NUMBERS
+	JHS  invalid
+	MOVBLZX SETS(CX)(AX*1), BX
+	TESTL BX, BX
+	JEQ  invalid
+	JMP  fault
+params:
+	MOVL F_PARAMS(SP), R11
+	LEAQ F_REGS(SP), DI
+	JMP  copied
+
+	// paccept with a signal mask: BX points to the family, R11 is the mask's
+	// argument. ppoll waits with the mask in place; then there is a connection,
+	// or an error that accept will tell at once. A call that would not wait is
+	// made as it is.
+mask:
+	CMPQ F_ARGS(SP)(R11*8), $0
+	JEQ  variant
+	CMPQ (F_ARGS+8)(SP)(R11*8), $8
+	JNE  invalid
+	MOVL $SOL_SOCKET, SI
+	MOVL $SO_ACCEPTCONN, DX
+	LEAQ F_OPTION(SP), R10
+	LEAQ F_OPTIONLEN(SP), R8
+	MOVL $4, (R8)
+	MOVL $SYS_getsockopt, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  accept
+	MOVL F_OPTION(SP), AX
+	TESTL AX, AX
+	JEQ  accept
+	MOVL $F_GETFL, SI
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  accept
+	TESTL $O_NONBLOCK, AX
+	JNE  accept
+	MOVL DI, F_POLLFD(SP)
+	MOVL $POLLIN, (F_POLLFD+4)(SP)
+	LEAQ F_POLLFD(SP), DI
+	MOVL $1, SI
+	XORL DX, DX
+	MOVBLZX FAMILY_MASKARG(BX), R11
+	MOVQ F_ARGS(SP)(R11*8), R10
+	MOVL $8, R8
+	MOVL $SYS_ppoll, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  finish
+accept:
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	MOVBLZX FAMILY_FLAGSARG(BX), R11
+	MOVL F_ARGS(SP)(R11*8), DX
+	JMP  variant
 	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
 
 // func landing()

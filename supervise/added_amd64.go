@@ -1,0 +1,273 @@
+package supervise
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/internal/image"
+	"github.com/seed-055cd0c8/indirect/internal/listener"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
+)
+
+// request is a call that is to be run for a program.
+type request struct {
+	call  *fdcall.Call // nil if it creates no descriptor
+	nr    int32
+	args  [6]uint64
+	asked fdcall.Want   // what the program itself asked for, by an added call
+	added *fdcall.Added // that call, or nil
+	mask  uint64        // where the signal mask for the wait is, or 0
+}
+
+// runAdded runs an added call: in process from the next time on, if it can be.
+func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Added, former bool) error {
+	tid := int(n.TID)
+	q, err := e.decode(n, abi, a)
+	if errors.Is(err, errUnreadable) && former {
+		return e.listener.Continue(n.ID) // it was the other call after all
+	}
+	p, perr := e.program(tid)
+	if perr != nil {
+		return perr
+	}
+	inPlace := abi != native || q.call != nil && e.trapped(q.call) || a.Nr == fdcall.NrSysletRingWait
+	if h, ok := e.header(tid); !inPlace && ok && (h.Flags&image.Cancels == 0 || q.call == nil || !q.call.Cancels) {
+		return e.divertAdded(n, p, q)
+	} else if !inPlace && !ok {
+		if vdso, ok := e.mayLand(tid); ok {
+			return e.land(n, p, vdso)
+		}
+	}
+	var errno unix.Errno
+	switch {
+	case errors.As(err, &errno):
+		return e.listener.Fail(n.ID, errno)
+	case err != nil:
+		return err
+	case q.mask != 0 && e.waits(n, q):
+		return e.waitMasked(n, abi, q)
+	}
+	e.ready.Delete(tid)
+	return e.runRequest(n, abi, q, p)
+}
+
+var errUnreadable = fmt.Errorf("the call's description cannot be read: %w", unix.EFAULT)
+
+// decode reads what an added call asks for, in the order of the call's own
+// checks. Memory is read once, and what was read is used. The request's
+// properties hold also if an error is returned.
+func (e *engine) decode(n listener.Notification, abi fdcall.ABI, a *fdcall.Added) (request, error) {
+	q := request{added: a}
+	switch {
+	case a.Nr == fdcall.NrIndirect:
+		return e.decodeIndirect(n, abi, q)
+	case a.Runs == "":
+		return q, unix.ENOSYS
+	}
+	flags := uint32(n.Args[a.FlagsArg])
+	q.call = e.table.ByID(a.Runs)
+	q.nr = q.call.Nr[abi]
+	q.asked = fdcall.Asks(flags) | a.Gives
+	for i, o := range a.Args {
+		q.args[i] = o.Apply(&n.Args)
+	}
+	const maskSize = 8
+	if a.MaskArg != 0 && n.Args[a.MaskArg] != 0 {
+		if q.mask = n.Args[a.MaskArg]; n.Args[a.MaskArg+1] != maskSize {
+			return q, unix.EINVAL
+		}
+	}
+	if flags&^a.Accepts != 0 {
+		return q, unix.EINVAL
+	}
+	if q.nr == fdcall.None { // i386 has no accept of its own
+		up := q.call.Upgrade
+		q.call = e.table.ByID(up.To)
+		if q.nr = q.call.Nr[abi]; q.nr == fdcall.None {
+			return q, unix.ENOSYS
+		}
+		var args [6]uint64
+		for i, o := range up.Args {
+			args[i] = o.Apply(&q.args)
+		}
+		q.args = args
+	}
+	return q, nil
+}
+
+// decodeIndirect reads the structures of indirect(2): a call's number and six
+// arguments, and its file flags.
+func (e *engine) decodeIndirect(n listener.Notification, abi fdcall.ABI, q request) (request, error) {
+	const registers, fileFlags = 7, 4
+	word := 8
+	if abi == fdcall.I386 {
+		word = 4
+	}
+	if int32(n.Args[3]) != 0 {
+		return q, unix.EINVAL
+	}
+	b := make([]byte, registers*8)
+	if tracee.Peek(int(n.TID), n.Args[0], b[:registers*word]) < registers*word {
+		return q, errUnreadable
+	}
+	var regs [registers]uint64
+	for i := range regs {
+		if word == 4 {
+			regs[i] = uint64(binary.LittleEndian.Uint32(b[i*word:]))
+		} else {
+			regs[i] = binary.LittleEndian.Uint64(b[i*word:])
+		}
+	}
+	params := make([]byte, fileFlags)
+	size := min(n.Args[2], fileFlags)
+	readable := size == 0 || tracee.Peek(int(n.TID), n.Args[1], params[:size]) == int(size)
+	if readable {
+		q.asked = fdcall.Asks(binary.LittleEndian.Uint32(params))
+	}
+	copy(q.args[:], regs[1:])
+	q.nr = int32(regs[0])
+	rows := e.table.ByNumber(abi, q.nr)
+	switch {
+	case uint64(uint32(q.nr)) != regs[0], len(rows) == 0, !rows[0].CanIndirect():
+		return q, unix.EINVAL
+	case n.Args[2] > fileFlags:
+		return q, unix.EINVAL
+	case !readable:
+		return q, unix.EFAULT
+	}
+	q.call = e.table.Lookup(abi, q.nr, &q.args)
+	return q, nil
+}
+
+// divertAdded makes the call site of an added call lead to the stub, which
+// then serves it, and sees to it that the rows that this call needs are there.
+func (e *engine) divertAdded(n listener.Notification, p *program, q request) error {
+	tid := int(n.TID)
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	thunk := uint32(n.IP - image.PlainReturn)
+	_, inImage := image.ThunkIndex(e.Base, uint64(thunk))
+	inImage = inImage && n.IP>>32 == 0
+	diverted := inImage
+	e.images.Lock()
+	if err = e.addSet(tid, m, p, q.asked); err == nil && !inImage {
+		thunk, diverted, err = e.patchSite(n, tid, m)
+	}
+	e.images.Unlock()
+	if err != nil {
+		return err
+	}
+	t, r, err := e.hold(n)
+	if err != nil {
+		return err
+	}
+	way := once
+	if diverted {
+		way = patched
+	}
+	e.ledger.served[e.rowOf(q)][way].Add(1)
+	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
+	return resume(t, r)
+}
+
+// addSet writes the rows for the properties asked into the image of tid.
+func (e *engine) addSet(tid int, m *tracee.Memory, p *program, asked fdcall.Want) error {
+	s, err := e.loadImage(tid, m)
+	if err != nil || s.header.Sets&(1<<asked) != 0 {
+		return err
+	}
+	rows, ok := p.sets[asked]
+	if !ok {
+		if rows, err = image.BuildSet(e.table, p.Want, e.trapped, asked); err != nil {
+			return err
+		}
+		p.sets[asked] = rows
+	}
+	if err := m.Write(uint64(e.Base+image.SetAt(asked)), rows); err != nil {
+		return err
+	}
+	s.header.Sets |= 1 << asked
+	return s.writeHeader()
+}
+
+// rowOf is where the ledger counts a request.
+func (e *engine) rowOf(q request) int {
+	if q.added != nil {
+		return len(e.index) + int(q.added.Nr-fdcall.NrIndirect)
+	}
+	return e.row(q.call)
+}
+
+// waits reports whether a call with a signal mask has yet to wait: the
+// descriptor is a listening socket, it blocks, and the wait has not been made.
+func (e *engine) waits(n listener.Notification, q request) bool {
+	if ip, ok := e.ready.Load(int(n.TID)); ok && ip == n.IP {
+		return false
+	}
+	process, err := unix.PidfdOpen(e.group(int(n.TID)), 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(process)
+	fd, err := unix.PidfdGetfd(process, int(int32(q.args[0])), 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	listening, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil || listening == 0 {
+		return false
+	}
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	return err == nil && flags&unix.O_NONBLOCK == 0
+}
+
+// ppoll's numbers.
+var ppoll = map[fdcall.ABI]int32{fdcall.AMD64: unix.SYS_PPOLL, fdcall.X32: unix.SYS_PPOLL | 1<<30, fdcall.I386: 309}
+
+// waitMasked makes the thread wait for its socket with the signal mask in
+// place, and then make its call again.
+func (e *engine) waitMasked(n listener.Notification, abi fdcall.ABI, q request) error {
+	defer e.blocked.Add(-1)
+	if e.blocked.Add(1) > maxBlocked {
+		return errCrowded
+	}
+	tid := int(n.TID)
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	t, r, err := e.hold(n)
+	if err != nil {
+		return err
+	}
+	const maskSize = 8
+	at := (r.Rsp - redZone - maskSize) &^ 15
+	if abi == fdcall.I386 {
+		at = uint64(uint32(at))
+	}
+	pollfd := binary.LittleEndian.AppendUint32(nil, uint32(q.args[0]))
+	pollfd = binary.LittleEndian.AppendUint32(pollfd, unix.POLLIN)
+	if err := m.Write(at, pollfd); err != nil {
+		return resume(t, r)
+	}
+	// Not answered by an error from here on: it would be the next call's.
+	if err := e.runHeld(n, abi, t, r, ppoll[abi], [6]uint64{at, 1, 0, q.mask, maskSize, 0}, func(result uint64) (uint64, error) {
+		if int64(result) > 0 {
+			e.ready.Store(tid, n.IP)
+			return 0, errAgain
+		}
+		return result, nil
+	}); err != nil && !errors.Is(err, tracee.ErrGone) {
+		e.complain(fmt.Errorf("wait with a signal mask for thread %d: %w", tid, err))
+	}
+	return nil
+}
