@@ -41,6 +41,7 @@ const (
 	StepNoNewPrivs             // prctl(PR_SET_NO_NEW_PRIVS)
 	StepAddFD                  // asking the listener for SECCOMP_IOCTL_NOTIF_ADDFD
 	StepSend                   // handing over the listener
+	StepRefuse                 // installing the second filter
 )
 
 // FilterError says that the filter could not be installed, and why.
@@ -59,6 +60,8 @@ func (e *FilterError) Error() string {
 			" or SECCOMP_USER_NOTIF_FLAG_CONTINUE (Linux 5.5): use Linux 5.9 or later" + elsewhere
 	case e.Step == StepSend:
 		return fmt.Sprintf("the launcher could not hand over the listener: %v", e.Errno)
+	case e.Step == StepRefuse:
+		return fmt.Sprintf("install the seccomp filter that refuses calls: %v", e.Errno)
 	case e.Errno == unix.EBUSY:
 		return "a seccomp listener is already there, and the kernel allows only one:" +
 			" we run inside another \"indirect run\" or a container manager that uses seccomp notifications; start the command outside of it"

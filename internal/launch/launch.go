@@ -42,6 +42,9 @@ type Spec struct {
 	Dir  string   // the working directory; empty: ours
 
 	Filter []unix.SockFilter // for seccomp(2)
+	// Refusals is a second filter, which is installed just before the command
+	// runs; it may have none. It must let execve(2) pass.
+	Refusals []unix.SockFilter
 	// NoWaitKillable does without SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, as
 	// on kernels before 5.19.
 	NoWaitKillable bool
@@ -189,7 +192,7 @@ func (p *Process) Release() error {
 	switch {
 	case err == nil:
 		p.abandon()
-		return &ExecError{Path: p.path, Errno: unix.Errno(binary.NativeEndian.Uint32(errno[:]))}
+		return p.failure(binary.NativeEndian.Uint32(errno[:]))
 	case errors.Is(err, io.EOF), errors.Is(err, unix.ECONNRESET):
 		// execve closed the socket, or a signal ended the launcher in its
 		// stead, which Wait will tell.
@@ -198,6 +201,14 @@ func (p *Process) Release() error {
 	}
 	p.abandon()
 	return fmt.Errorf("read the result of execve from the launcher: %w", err)
+}
+
+// failure is what a launcher said that could not become the command.
+func (p *Process) failure(said uint32) error {
+	if said&notRefusing != 0 {
+		return &FilterError{Step: StepRefuse, Errno: unix.Errno(said &^ notRefusing)}
+	}
+	return &ExecError{Path: p.path, Errno: unix.Errno(said)}
 }
 
 // Abort ends a command that has not been released.

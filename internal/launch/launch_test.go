@@ -509,3 +509,55 @@ func TestEnviron(t *testing.T) {
 		t.Errorf("Environ: %s, %v", b, err)
 	}
 }
+
+// refusing is a filter that lets one call fail.
+func refusing(nr uint32, errno unix.Errno) []unix.SockFilter {
+	return []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // nr
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, Jf: 1, K: nr},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+}
+
+// What is trapped and refused is refused.
+func TestRefusals(t *testing.T) {
+	s := Spec{
+		Path: "/proc/self/exe", Args: []string{"x"}, Env: append(Environ(), roleVariable+"=trapped"),
+		Filter: trapPersonality, Refusals: refusing(unix.SYS_PERSONALITY, unix.EPERM),
+	}
+	if status := run(t, s); status.ExitStatus() != 1 {
+		t.Errorf("status %#x: the call was not refused", status)
+	}
+}
+
+// Go's launcher raises the limit on descriptors, and must bring it back by
+// means of a call that may be refused.
+func TestRefusalsKeepTheLimits(t *testing.T) {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	low := unix.Rlimit{Cur: old.Max / 2, Max: old.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	s := shell(`exec grep "open files" /proc/self/limits >"$1"`)
+	want := output(t, s)
+	s.Refusals = refusing(unix.SYS_PRLIMIT64, unix.ENOSYS)
+	if got := output(t, s); got != want || !strings.Contains(want, fmt.Sprint(low.Cur)) {
+		t.Errorf("the command has the limits %q, want %q with %d", got, want, low.Cur)
+	}
+}
+
+func TestBadRefusals(t *testing.T) {
+	s := shell("exit 0")
+	s.Refusals = []unix.SockFilter{{Code: 0xffff}}
+	p := start(t, s)
+	err := p.Release()
+	var refused *FilterError
+	if !errors.As(err, &refused) || refused.Step != StepRefuse || refused.Errno != unix.EINVAL {
+		t.Errorf("Release: %v, want a FilterError of the second filter", err)
+	}
+}

@@ -19,11 +19,12 @@ import (
 // path and its argument vector follow.
 const launcherName = "indirect-launcher"
 
-// order is what a launcher is told, followed by the filter's instructions.
+// order is what a launcher is told, followed by the filters' instructions.
 type order struct {
 	Signals        signals.State
 	NoWaitKillable uint32
 	Instructions   uint32
+	Refusals       uint32
 }
 
 // report is a launcher's answer. The listener comes with it if Errno is zero.
@@ -34,12 +35,12 @@ type report struct {
 }
 
 func writeOrder(control *os.File, s Spec) error {
-	o := order{Signals: s.Signals, Instructions: uint32(len(s.Filter))}
+	o := order{Signals: s.Signals, Instructions: uint32(len(s.Filter)), Refusals: uint32(len(s.Refusals))}
 	if s.NoWaitKillable {
 		o.NoWaitKillable = 1
 	}
 	var b bytes.Buffer
-	for _, part := range []any{o, s.Filter} {
+	for _, part := range []any{o, s.Filter, s.Refusals} {
 		if err := binary.Write(&b, binary.NativeEndian, part); err != nil {
 			return err
 		}
@@ -120,17 +121,18 @@ func (l launcher) run() {
 	if !l.readFull(b) {
 		return
 	}
-	if _, err := binary.Decode(b, binary.NativeEndian, &o); err != nil || o.Instructions > unix.BPF_MAXINSNS {
+	if _, err := binary.Decode(b, binary.NativeEndian, &o); err != nil || max(o.Instructions, o.Refusals) > unix.BPF_MAXINSNS {
 		return
 	}
-	filter := make([]unix.SockFilter, o.Instructions)
-	b = make([]byte, binary.Size(filter))
+	filters := make([]unix.SockFilter, o.Instructions+o.Refusals)
+	b = make([]byte, binary.Size(filters))
 	if !l.readFull(b) {
 		return
 	}
-	if _, err := binary.Decode(b, binary.NativeEndian, filter); err != nil {
+	if _, err := binary.Decode(b, binary.NativeEndian, filters); err != nil {
 		return
 	}
+	filter, refusals := filters[:o.Instructions], filters[o.Instructions:]
 	env := Environ()
 	candidates := candidates(l.path, env)
 
@@ -153,10 +155,35 @@ func (l launcher) run() {
 	if _, err := signals.SetMask(o.Signals.Blocked); err != nil {
 		return
 	}
-	errno := execute(candidates, l.argv, env)
+	if errno := refuse(refusals); errno != 0 {
+		l.fail(notRefusing | uint32(errno))
+		return
+	}
+	l.fail(uint32(execute(candidates, l.argv, env)))
+}
+
+// notRefusing marks the error of a launcher that could not install its second filter.
+const notRefusing = 1 << 31
+
+// fail says why we have not become the command.
+func (l launcher) fail(why uint32) {
 	var result [4]byte
-	binary.NativeEndian.PutUint32(result[:], uint32(errno))
+	binary.NativeEndian.PutUint32(result[:], why)
 	unix.Write(l.socket, result[:])
+}
+
+// refuse installs the filter that refuses calls, on the calling thread. It
+// comes last, because it may refuse what we need ourselves.
+func refuse(filter []unix.SockFilter) unix.Errno {
+	if len(filter) == 0 {
+		return 0
+	}
+	// Go raised the limit on descriptors (os/rlimit.go). Exec brings it back,
+	// by prlimit64(2), which may be refused: here it fails after it has.
+	_ = syscall.Exec("/", nil, nil)
+	program := unix.SockFprog{Len: uint16(len(filter)), Filter: unsafe.SliceData(filter)}
+	_, errno := seccomp(setModeFilter, flagSpecAllow, unsafe.Pointer(&program))
+	return errno
 }
 
 func (l launcher) readFull(b []byte) bool {
