@@ -122,6 +122,13 @@ func New(o Options) (*Supervision, error) {
 // Filter is the program for seccomp(2) that the command must be started under.
 func (s *Supervision) Filter() []unix.SockFilter { return s.filter }
 
+// Issuer returns the addresses, below 4 GiB, from which our code inside the
+// programs makes calls for itself: another filter should let them pass.
+func (s *Supervision) Issuer() (lo, hi uint64) {
+	base := uint64(s.guard.config.Base)
+	return base, base + image.StubSize
+}
+
 // Start starts the supervisor for the listener that seccomp(2) returned, which
 // it takes over. When it returns, trapped calls are served.
 func (s *Supervision) Start(listener *os.File) error {
