@@ -34,15 +34,23 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 	if perr != nil {
 		return perr
 	}
+	var errno unix.Errno
+	if errors.As(err, &errno) && e.inImage(n) {
+		return e.listener.Fail(n.ID, errno) // the stub has left it to us
+	}
 	inPlace := abi != native || q.call != nil && e.trapped(q.call) || a.Nr == fdcall.NrSysletRingWait
-	if h, ok := e.header(tid); !inPlace && ok && (h.Flags&image.Cancels == 0 || q.call == nil || !q.call.Cancels) {
-		return e.divertAdded(n, p, q)
-	} else if !inPlace && !ok {
+	h, ok := e.header(tid)
+	switch {
+	case inPlace:
+	case !ok:
 		if vdso, ok := e.mayLand(tid); ok {
 			return e.land(n, p, vdso)
 		}
+	case h.Flags&image.Cancels != 0 && q.call != nil && q.call.Cancels:
+	case e.inImage(n) && h.Sets&(1<<q.asked) != 0: // the stub has left it to us
+	default:
+		return e.divertAdded(n, p, q)
 	}
-	var errno unix.Errno
 	switch {
 	case errors.As(err, &errno):
 		return e.listener.Fail(n.ID, errno)
@@ -96,6 +104,7 @@ func (e *engine) decode(n listener.Notification, abi fdcall.ABI, a *fdcall.Added
 		}
 		q.args = args
 	}
+	q.call = e.table.Lookup(abi, q.nr, &q.args)
 	return q, nil
 }
 
@@ -152,10 +161,8 @@ func (e *engine) divertAdded(n listener.Notification, p *program, q request) err
 		return err
 	}
 	defer m.Close()
-	thunk := uint32(n.IP - image.PlainReturn)
-	_, inImage := image.ThunkIndex(e.Base, uint64(thunk))
-	inImage = inImage && n.IP>>32 == 0
-	diverted := inImage
+	thunk, diverted := uint32(n.IP-image.PlainReturn), e.inImage(n)
+	inImage := diverted
 	e.images.Lock()
 	if err = e.addSet(tid, m, p, q.asked); err == nil && !inImage {
 		thunk, diverted, err = e.patchSite(n, tid, m)
@@ -175,6 +182,12 @@ func (e *engine) divertAdded(n listener.Notification, p *program, q request) err
 	e.ledger.served[e.rowOf(q)][way].Add(1)
 	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
 	return resume(t, r)
+}
+
+// inImage reports whether a thunk made the call.
+func (e *engine) inImage(n listener.Notification) bool {
+	_, ok := image.ThunkIndex(e.Base, n.IP-image.PlainReturn)
+	return ok
 }
 
 // addSet writes the rows for the properties asked into the image of tid.

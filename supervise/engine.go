@@ -157,7 +157,7 @@ func (e *engine) handle(n listener.Notification) {
 		err := e.retryTraced(n, func() error { return e.runAdded(n, abi, a, former) })
 		if err != nil && !errors.Is(err, listener.ErrGone) && !errors.Is(err, tracee.ErrGone) && e.listener.Valid(n.ID) {
 			e.ledger.refused[len(e.index)+int(a.Nr-fdcall.NrIndirect)][e.whyNot(n, err)].Add(1)
-			e.answer(e.listener.Fail(n.ID, unix.EAGAIN))
+			e.answer(e.listener.Fail(n.ID, unix.ENOSYS))
 		}
 		return
 	}

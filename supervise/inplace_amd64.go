@@ -236,7 +236,7 @@ func (e *engine) settle(t *tracee.Thread, abi fdcall.ABI, j job, site tracee.Reg
 	for _, d := range created(m, abi, c, args, result) {
 		var errs [4]error
 		var flags int64
-		stream := d.fd <= 2 && j.asked&(fdcall.Cloexec|fdcall.Nonseq) == 0
+		stream := d.fd <= 2 && j.asked&fdcall.Nonseq == 0
 		switch {
 		case stream && want&fdcall.Cloexec != 0 && !asked:
 			_, errs[0] = fcntl(d.fd, unix.F_SETFD, 0)
@@ -279,7 +279,7 @@ func created(m *tracee.Memory, abi fdcall.ABI, c *fdcall.Call, args [6]uint64, r
 		}
 	}
 	switch c.Gives {
-	case fdcall.Ret:
+	case fdcall.Ret, fdcall.Exact:
 		return []descriptor{{fd: uint32(result)}}
 	case fdcall.Pair:
 		list(at, 2)

@@ -75,6 +75,7 @@ enum {
 	NO_NONBLOCK = 4, // the open file description is shared, or has no status flags
 	INHERITED = 8,   // a number of the caller's choice, or a standard stream
 	IN_PLACE = 16,   // never moved
+	ASKED_NONSEQ = 32,
 };
 
 // born checks a new descriptor. low is what lowest_free said before the call.
@@ -86,7 +87,7 @@ static inline void born(const char *file, int line, const char *what, int low, i
 	}
 	int cloexec = (how & ASKED_CLOEXEC) || (expected("cloexec") && !(how & INHERITED));
 	int nonblock = (how & ASKED_NONBLOCK) || (expected("nonblock") && !(how & NO_NONBLOCK));
-	int moved = expected("nonseq") && !(how & (INHERITED | IN_PLACE));
+	int moved = (how & ASKED_NONSEQ) || (expected("nonseq") && !(how & (INHERITED | IN_PLACE)));
 	char text[300];
 	if (!is_cloexec(fd) != !cloexec) {
 		snprintf(text, sizeof text, "%s: descriptor %d close-on-exec: %d, want %d", what, fd, !!is_cloexec(fd), cloexec);

@@ -269,7 +269,7 @@ func BuildSet(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want, leave func(*
 		if asked&fdcall.Cloexec != 0 {
 			r.After |= askedAlways
 		}
-		if asked&(fdcall.Cloexec|fdcall.Nonseq) != 0 {
+		if asked&fdcall.Nonseq != 0 {
 			r.After |= anyNumber
 		}
 		return r, true, err
@@ -351,6 +351,9 @@ func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
 	}
 	if c.FlagsArg != fdcall.NoFlags {
 		r.FlagsArg = uint8(c.FlagsArg)
+	}
+	if c.Gives == fdcall.Exact {
+		r.Gives = uint8(fdcall.Ret) // returned as well
 	}
 	for i, a := range p.Args {
 		r.Bits[i] = a.Bits
