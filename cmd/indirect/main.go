@@ -11,7 +11,7 @@ import (
 )
 
 func main() {
-	launch.Main()    // does not return in a launcher process
-	supervise.Main(nil) // nor in a supervisor
+	launch.Main()                    // does not return in a launcher process
+	supervise.Main(cli.Extensions()) // nor in a supervisor
 	os.Exit(cli.Execute(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -8,13 +8,14 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/seed-055cd0c8/indirect/internal/cli"
 	"github.com/seed-055cd0c8/indirect/internal/launch"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
 func TestMain(m *testing.M) {
 	launch.Main()
-	supervise.Main(nil)
+	supervise.Main(cli.Extensions())
 	testscript.Main(m, map[string]func(){"indirect": main})
 }
 

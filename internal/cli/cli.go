@@ -12,6 +12,8 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/seed-055cd0c8/indirect/internal/launch"
+	"github.com/seed-055cd0c8/indirect/internal/oldkernel"
+	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
 //go:generate go run ./man ../../docs/man
@@ -23,6 +25,12 @@ const failure = 125
 type exitStatus int
 
 func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)) }
+
+// Extensions are the handlers that supervisor processes of the command may be
+// told to use.
+func Extensions() map[string]supervise.Open {
+	return map[string]supervise.Open{oldkernel.ExtensionName: oldkernel.Open}
+}
 
 // Execute runs the command with the given arguments and returns the exit
 // status. An error becomes one line on stderr.

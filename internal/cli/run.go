@@ -27,6 +27,7 @@ type runFlags struct {
 	noExemptShells bool
 	noPatch        bool
 	summary        string
+	kernel         kernelFlags
 }
 
 // toStderr is the value of --summary without a file. No file has this name.
@@ -74,9 +75,15 @@ Without CAP_SYS_ADMIN, set-user-ID programs run without their owner's rights.`,
 		},
 		DisableAutoGenTag: true,
 		RunE: func(c *cobra.Command, argv []string) error {
+			if err := f.kernel.checkBisect(c.Flags()); err != nil {
+				return err
+			}
 			p, err := f.makePolicy(c.Flags().Changed("add"))
 			if err != nil {
 				return err
+			}
+			if f.kernel.bisect {
+				return bisectKernel(c.Context(), argv, c.OutOrStdout())
 			}
 			return f.run(p, argv, c.ErrOrStderr())
 		},
@@ -90,6 +97,7 @@ Without CAP_SYS_ADMIN, set-user-ID programs run without their owner's rights.`,
 	flags.BoolVar(&f.noPatch, "no-patch", false, "leave the code of the programs as it is; slower")
 	flags.StringVar(&f.summary, "summary", "", "tell at the end what was done, on standard error or as JSON in `FILE` (--summary=FILE)")
 	flags.Lookup("summary").NoOptDefVal = toStderr
+	f.kernel.register(c)
 	complete(c, "add", []string{"cloexec", "nonblock", "nonseq", "cloexec,nonblock", "cloexec,nonseq", "none"})
 	return c
 }
@@ -101,6 +109,8 @@ const maxPolicy = 1 << 20
 func (f *runFlags) makePolicy(addGiven bool) (*policy.Policy, error) {
 	var p *policy.Policy
 	switch {
+	case f.policy == "" && !addGiven && (f.kernel.asked() || f.kernel.bisect):
+		p = policy.New(0) // an older kernel added nothing
 	case f.policy == "":
 		w, err := policy.ParseWant(f.add)
 		if err != nil {
@@ -148,6 +158,11 @@ func readPolicy(name string) ([]byte, error) {
 
 // run runs the command and returns an [exitStatus], or why it was not started.
 func (f *runFlags) run(p *policy.Policy, argv []string, stderr io.Writer) error {
+	options := supervise.Options{Policy: p, NoPatch: f.noPatch, Log: stderr}
+	refuse, err := f.kernel.apply(&options)
+	if err != nil {
+		return err
+	}
 	summary, err := openSummary(f.summary, stderr)
 	if err != nil {
 		return err
@@ -160,13 +175,15 @@ func (f *runFlags) run(p *policy.Policy, argv []string, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	s, err := supervise.New(supervise.Options{Policy: p, NoPatch: f.noPatch, Log: stderr})
+	s, err := supervise.New(options)
 	if err != nil {
 		return err
 	}
-	command, err := launch.Start(launch.Spec{
-		Path: argv[0], Args: argv, Env: launch.Environ(), Filter: s.Filter(), Signals: inherited,
-	})
+	spec := launch.Spec{Path: argv[0], Args: argv, Env: launch.Environ(), Filter: s.Filter(), Signals: inherited}
+	if err := refuse(s, &spec); err != nil {
+		return err
+	}
+	command, err := launch.Start(spec)
 	if err != nil {
 		return err
 	}
