@@ -1,0 +1,207 @@
+package recorder
+
+import (
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/supervise"
+)
+
+// execution is an execve whose success has not been seen yet: the call tells
+// nobody when it succeeds. A program that goes on to call us does.
+type execution struct {
+	path  string
+	argv  []string
+	env   []string // what mentions a descriptor that is handed on
+	stack uint64
+	when  int64
+	tid   int
+	kept  []handed
+}
+
+// handed is a descriptor that a program receives.
+type handed struct {
+	fd     int
+	object object
+	record *record // nil: nothing is known of where it comes from
+}
+
+// execute looks at a program being executed.
+func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64) {
+	path, argv, env := ev.Args[0], ev.Args[1], ev.Args[2]
+	dir := unix.AT_FDCWD
+	if w.name == "execveat" {
+		dir, path, argv, env = int(int32(ev.Args[0])), ev.Args[1], ev.Args[2], ev.Args[3]
+	}
+	name, err := ev.String(path, unix.PathMax)
+	if err != nil || !canExecute(ev.TID, dir, name, 0) {
+		return // it will fail, as in a search through PATH
+	}
+	x := &execution{path: name, when: when, tid: ev.TID, argv: readStrings(ev, argv, maxArguments, maxArgumentSize)}
+	fds, err := inheritable(pid)
+	if err != nil {
+		return
+	}
+	s, err := readStat(pid)
+	if err != nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if p := r.processes[pid]; p != nil && p.image.Started != s.Started {
+		delete(r.processes, pid) // another process, with the same ID
+	}
+	p := r.process(pid, ev.TID)
+	if p == nil {
+		return
+	}
+	p.image = s.image
+	first := !r.begun
+	r.begun = true
+	for _, fd := range fds {
+		o, ok := objectOf(pid, fd)
+		if !ok {
+			continue
+		}
+		rec := (*p.files)[fd]
+		switch {
+		case rec == nil && first:
+			rec = &record{origin: Inherited, program: p.program, fd: fd, made: when, object: o}
+		case rec != nil && !rec.plausible(pid, o):
+			rec = nil
+		}
+		x.kept = append(x.kept, handed{fd, o, rec})
+	}
+	if len(x.kept) > 0 && !p.ignored {
+		x.env = mentioning(readStrings(ev, env, maxVariables, maxArgumentSize), x.kept)
+		r.mu.Unlock()
+		x.stack, _ = r.stacks.ofWaiting(ev)
+		r.mu.Lock()
+	}
+	p.exec = x
+}
+
+// maxVariables bounds the environment that is looked through.
+const maxVariables = 1024
+
+// confirm finds out whether the process's execve has succeeded, and if so puts
+// the new program in the place of the old one.
+func (r *recorder) confirm(p *process) {
+	x := p.exec
+	p.exec = nil
+	s, err := readStat(p.pid)
+	if err == nil && s.image == p.image {
+		return // it runs the old program: the call has failed
+	}
+	r.executed(p, x)
+	if err == nil {
+		p.image = s.image
+	}
+}
+
+// executed tells of a program that was executed.
+func (r *recorder) executed(p *process, x *execution) {
+	to := r.newProgram(p.pid, p.program, x.path, x.argv, x.when)
+	to.execs++
+	files := make(descriptors)
+	for _, h := range x.kept {
+		if h.record != nil {
+			files[h.fd] = h.record
+		}
+	}
+	r.log.write(Entry{Exec: &Exec{
+		From: p.program.id, To: to.id, TID: x.tid, Time: x.when, Stack: x.stack, Env: x.env, Handed: r.handed(x.kept),
+	}})
+	p.program, p.files, p.shared, p.threaded, p.forks = to, &files, false, false, nil
+	p.ignored = p.ignored || r.NoFollow && to.execs > 1
+}
+
+// plausible reports whether o can be what the record's call gave.
+func (rec *record) plausible(pid int, o object) bool {
+	if rec.object != (object{}) {
+		return rec.object.same(o)
+	}
+	if !fits(pid, &rec.call, o) {
+		return false
+	}
+	rec.object = o
+	return true
+}
+
+// fits reports whether a call can have given o.
+func fits(pid int, c *call, o object) bool {
+	kind := func(prefix string) bool { return strings.HasPrefix(o.Link, prefix) }
+	switch c.name {
+	case "pipe", "pipe2":
+		return kind("pipe:")
+	case "socket", "socketpair", "accept", "accept4":
+		return kind("socket:")
+	case "epoll_create", "epoll_create1":
+		return kind("anon_inode:[eventpoll]")
+	case "eventfd", "eventfd2":
+		return kind("anon_inode:[eventfd")
+	case "timerfd_create":
+		return kind("anon_inode:[timerfd]")
+	case "signalfd", "signalfd4":
+		return kind("anon_inode:[signalfd]")
+	case "inotify_init", "inotify_init1":
+		return kind("anon_inode:inotify")
+	case "memfd_create":
+		return kind("/memfd:" + c.path)
+	case "open", "creat", "openat", "openat2":
+		if filepath.Base(strings.TrimSuffix(o.Link, " (deleted)")) == filepath.Base(c.path) {
+			return true
+		}
+		// Opened through a symbolic link, or something like /dev/tty.
+		var st unix.Stat_t
+		return unix.Stat(inside(pid, unix.AT_FDCWD, c.path), &st) == nil && st.Dev == o.Dev && st.Ino == o.Ino
+	}
+	return true
+}
+
+// inside is the name by which we reach a file that a process names.
+func inside(tid, dir int, name string) string {
+	switch {
+	case strings.HasPrefix(name, "/"):
+		return procName(tid, "root"+name)
+	case dir == unix.AT_FDCWD:
+		return procName(tid, "cwd/"+name)
+	}
+	return descriptorName(tid, dir) + "/" + name
+}
+
+// canExecute reports whether an execve of a file should succeed: most that
+// fail do so because there is none.
+func canExecute(tid, dir int, name string, depth int) bool {
+	const mostInterpreters = 4 // BINPRM_MAX_RECURSION is 5
+	file := inside(tid, dir, name)
+	if name == "" { // execveat(2) with AT_EMPTY_PATH
+		file = descriptorName(tid, dir)
+	}
+	info, err := os.Stat(file)
+	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
+		return false
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return true // executable but not readable
+	}
+	defer f.Close()
+	var b [256]byte // BINPRM_BUF_SIZE
+	n, err := io.ReadFull(f, b[:])
+	if err != nil && n == 0 {
+		return false
+	}
+	line, ok := bytes.CutPrefix(b[:n], []byte("#!"))
+	if !ok {
+		return true
+	}
+	line, _, _ = bytes.Cut(line, []byte("\n"))
+	fields := bytes.Fields(line)
+	return len(fields) > 0 && (depth >= mostInterpreters || canExecute(tid, unix.AT_FDCWD, string(fields[0]), depth+1))
+}

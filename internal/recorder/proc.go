@@ -1,0 +1,221 @@
+package recorder
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// image tells one program image of one process from others: a process ID comes
+// back after a while, and execve keeps it. The kernel chooses another place
+// for the stack at each execve (unless address randomisation is off).
+type image struct {
+	Started uint64 // clock ticks since the machine's start
+	Stack   uint64 // where its stack begins
+}
+
+// stat is what /proc/PID/stat tells that matters here.
+type stat struct {
+	image
+	Parent  int
+	Threads int
+}
+
+// readStat reads the status of a process (proc_pid_stat(5)).
+func readStat(pid int) (stat, error) {
+	b, err := readSmall(procName(pid, "stat"))
+	if err != nil {
+		return stat{}, fmt.Errorf("read the status of process %d: %w", pid, err)
+	}
+	return parseStat(b)
+}
+
+var errStat = errors.New("/proc/PID/stat has another form than expected")
+
+func parseStat(b []byte) (s stat, err error) {
+	// The name in parentheses can hold anything, parentheses too.
+	end := bytes.LastIndexByte(b, ')')
+	fields := bytes.Fields(b[end+1:])
+	const ( // numbers of proc_pid_stat(5), less the two fields that are gone
+		parent, threads, started, stack = 4 - 3, 20 - 3, 22 - 3, 28 - 3
+	)
+	if end < 0 || len(fields) <= stack {
+		return s, errStat
+	}
+	var errs [4]error
+	s.Parent, errs[0] = strconv.Atoi(string(fields[parent]))
+	s.Threads, errs[1] = strconv.Atoi(string(fields[threads]))
+	s.Started, errs[2] = strconv.ParseUint(string(fields[started]), 10, 64)
+	s.Stack, errs[3] = strconv.ParseUint(string(fields[stack]), 10, 64)
+	return s, errors.Join(errs[:]...)
+}
+
+// children lists the processes that a thread has forked and that have not been
+// waited for.
+func children(pid, tid int) []int {
+	b, err := readSmall(procName(pid, "task/"+strconv.Itoa(tid)+"/children"))
+	if err != nil {
+		return nil // the kernel may lack it (CONFIG_PROC_CHILDREN)
+	}
+	var all []int
+	for _, f := range bytes.Fields(b) {
+		if pid, err := strconv.Atoi(string(f)); err == nil {
+			all = append(all, pid)
+		}
+	}
+	return all
+}
+
+// stackPointer is that of a thread that waits in a system call, and 0 if it
+// cannot be told (proc_pid_syscall(5)).
+func stackPointer(tid int) uint64 {
+	b, err := readSmall(procName(tid, "syscall"))
+	if err != nil {
+		return 0
+	}
+	fields := strings.Fields(string(b))
+	const calling = 9 // the number, six arguments, stack pointer, instruction pointer
+	if len(fields) != calling {
+		return 0
+	}
+	sp, err := strconv.ParseUint(fields[7], 0, 64)
+	if err != nil {
+		return 0
+	}
+	return sp
+}
+
+// readSmall reads a file of /proc in one read, as its text is made then.
+func readSmall(name string) ([]byte, error) {
+	fd, err := unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 4096)
+	for n := 0; ; {
+		got, err := unix.Read(fd, b[n:])
+		switch {
+		case err == unix.EINTR:
+		case err != nil:
+			return nil, err
+		case got == 0:
+			return b[:n], nil
+		default:
+			if n += got; n == len(b) {
+				b = slices.Grow(b, n)[:2*n]
+			}
+		}
+	}
+}
+
+// isOpen reports whether a process has the descriptor. It costs one system
+// call that touches no file.
+func isOpen(pid, fd int) bool {
+	const kcmpFile = 0
+	_, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(pid), kcmpFile, uintptr(fd), uintptr(fd), 0)
+	if errno == unix.ENOSYS { // CONFIG_KCMP
+		_, err := os.Lstat(descriptorName(pid, fd))
+		return err == nil
+	}
+	return errno == 0
+}
+
+// lowestFree is the number that the next descriptor of a process will get if
+// it is to be at least from, and -1 if that takes too long to find.
+func lowestFree(pid, from int) int {
+	for fd := from; fd < from+maxSearched; fd++ {
+		if !isOpen(pid, fd) {
+			return fd
+		}
+	}
+	return -1
+}
+
+// maxSearched bounds the search for a free number: attaching to the process
+// takes as long as this many system calls.
+const maxSearched = 256
+
+func descriptorName(pid, fd int) string { return procName(pid, "fd/"+strconv.Itoa(fd)) }
+
+// procName is the name of a file in /proc/PID.
+func procName(pid int, file string) string { return "/proc/" + strconv.Itoa(pid) + "/" + file }
+
+// object identifies what a descriptor refers to.
+type object struct {
+	Dev, Ino uint64
+	Mode     uint32
+	Link     string // as /proc/PID/fd shows it: a path, "socket:[1]", "pipe:[2]", "anon_inode:[eventpoll]"
+}
+
+// same reports whether two descriptors refer to one file or pipe or socket. All
+// anonymous inodes are one: there the name must do.
+func (o object) same(p object) bool {
+	if strings.HasPrefix(o.Link, "anon_inode:") {
+		return o.Link == p.Link
+	}
+	return o.Dev == p.Dev && o.Ino == p.Ino
+}
+
+// objectOf tells what descriptor fd of a process is.
+func objectOf(pid, fd int) (object, bool) {
+	name := descriptorName(pid, fd)
+	link, err := os.Readlink(name)
+	if err != nil {
+		return object{}, false
+	}
+	o := object{Link: link}
+	var st unix.Stat_t
+	if unix.Stat(name, &st) == nil {
+		o.Dev, o.Ino, o.Mode = st.Dev, st.Ino, st.Mode
+	}
+	return o, true
+}
+
+// inheritable lists the descriptors above the standard streams that a process
+// would hand on to a program that it executes, in order.
+func inheritable(pid int) ([]int, error) {
+	dir, err := os.Open(procName(pid, "fd"))
+	if err != nil {
+		return nil, fmt.Errorf("list the descriptors of process %d: %w", pid, err)
+	}
+	defer dir.Close()
+	names, err := dir.Readdirnames(-1)
+	if err != nil {
+		return nil, fmt.Errorf("list the descriptors of process %d: %w", pid, err)
+	}
+	var all []int
+	for _, name := range names {
+		if fd, err := strconv.Atoi(name); err == nil && fd > 2 && !closeOnExec(pid, fd) {
+			all = append(all, fd)
+		}
+	}
+	slices.Sort(all)
+	return all, nil
+}
+
+// closeOnExec reports whether a descriptor will be closed by execve, or is
+// closed already (proc_pid_fdinfo(5)).
+func closeOnExec(pid, fd int) bool {
+	b, err := readSmall(procName(pid, "fdinfo/"+strconv.Itoa(fd)))
+	if err != nil {
+		return true
+	}
+	return parseFlags(b)&unix.O_CLOEXEC != 0
+}
+
+func parseFlags(b []byte) uint64 {
+	_, rest, _ := bytes.Cut(b, []byte("flags:"))
+	line, _, _ := bytes.Cut(rest, []byte("\n"))
+	flags, err := strconv.ParseUint(string(bytes.TrimSpace(line)), 8, 64)
+	if err != nil {
+		return unix.O_CLOEXEC // not to be accused
+	}
+	return flags
+}
