@@ -1,8 +1,48 @@
 package e2e
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
 
 // indirect(2) and its family, for programs that ask.
 func TestIndirect(t *testing.T) {
 	each(t, "indirect.c", append(amd64Builds, i386), []mode{nothing, cloexec, all, noPatch}, selfChecking)
+}
+
+// A bare kernel has none of them.
+func TestIndirectBare(t *testing.T) {
+	t.Setenv("EXPECT_ENOSYS", "1")
+	for _, b := range append(amd64Builds, i386) {
+		t.Run(b.name, func(t *testing.T) { bare.run(t, b.compile(t, "indirect.c")).passed(t) })
+	}
+}
+
+// The numbers that indirect(2) and syslet_ring_wait(2) had in their time are
+// others' today, and work as ever.
+func TestTimerfd(t *testing.T) {
+	each(t, "timerfd.c", append(amd64Builds, i386), []mode{nothing, all, noPatch}, func(t *testing.T, m mode, program string) {
+		r := m.run(t, program)
+		r.passed(t)
+		r.enforced(t)
+		if diff := cmp.Diff(lines(bare.run(t, program).stdout), lines(r.stdout)); diff != "" {
+			t.Errorf("bare (-), under indirect run (+):\n%s", tail(diff))
+		}
+	})
+}
+
+// A signal that paccept(2) lets through ends its wait, or stays pending.
+func TestPacceptSignals(t *testing.T) {
+	for _, c := range []struct {
+		build
+		mode
+		signals string
+	}{{glibc, nothing, "100000"}, {musl, cloexec, "100000"}, {i386, cloexec, "1000"}} {
+		t.Run(c.build.name, func(t *testing.T) {
+			r := c.run(t, c.compile(t, "paccept.c"), c.signals)
+			r.passed(t)
+			r.enforced(t)
+		})
+	}
 }

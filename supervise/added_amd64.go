@@ -74,6 +74,10 @@ func (e *engine) decode(n listener.Notification, abi fdcall.ABI, a *fdcall.Added
 	case a.Nr == fdcall.NrIndirect:
 		return e.decodeIndirect(n, abi, q)
 	case a.Runs == "":
+		var ring [16]byte
+		if tracee.Peek(int(n.TID), n.Args[0], ring[:]) < len(ring) {
+			return q, errUnreadable
+		}
 		return q, unix.ENOSYS
 	}
 	flags := uint32(n.Args[a.FlagsArg])
