@@ -34,6 +34,13 @@ without bit 30. "Since" is the Linux release that brought the call, "cloexec sin
 ## {{.Class}}
 
 {{.Table}}{{end}}
+## added
+
+No kernel has these calls, which were proposed in 2007 and 2008: programs under "indirect run" can make them, by the
+same number on every architecture. indirect and syslet_ring_wait also answer to the numbers that they had in their time, and that other
+calls have today, where that other call could only fail. indirect(2), paccept(2) and nonseqfd(2) tell more.
+
+{{.Added}}
 ## Properties that a call cannot give
 
 - A number that the caller chooses (dup2, dup3) is left as it is: to inherit the descriptor is the purpose.
@@ -63,7 +70,7 @@ These create descriptors too, but a system call's number and arguments do not te
 ## As JSON
 
 Write in package fdcall prints the rows as one object: version (1), which changes when a field changes its meaning or goes,
-and calls, a list. Fields that do not apply to a row are left out.
+calls, a list, and added, a list of the calls that no kernel has. Fields that do not apply to a row are left out.
 
 | field | content |
 | --- | --- |
@@ -82,6 +89,10 @@ and calls, a list. Fields that do not apply to a row are left out.
 | cancels | true if the call can block and is a thread cancellation point |
 | since | Linux release that brought the call |
 | source, note | where the facts come from, and what else to know |
+
+An added call has name, number (on every ABI), former (its numbers in its time) and formerly (the conditions under which they
+are still its own), runs (the row that does the work), flags_arg and accepts (where its flags are and which it takes), usage
+(the prototype) and source.
 `))
 
 // The page is what the rows say. To write it anew: go generate ./fdcall.
@@ -94,6 +105,7 @@ func TestDocumentation(t *testing.T) {
 	var content struct {
 		Rows     int
 		Sections []section
+		Added    string
 	}
 	table := Linux()
 	content.Rows = len(table.All())
@@ -106,8 +118,17 @@ func TestDocumentation(t *testing.T) {
 		if err := Write(&b, "markdown", calls); err != nil {
 			t.Fatal(err)
 		}
-		content.Sections = append(content.Sections, section{class, len(calls), b.String()})
+		content.Sections = append(content.Sections, section{class, len(calls.Calls), b.String()})
 	}
+	added, err := table.Select(AddedCategory)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b bytes.Buffer
+	if err := Write(&b, "markdown", added); err != nil {
+		t.Fatal(err)
+	}
+	content.Added = b.String()
 	var want bytes.Buffer
 	if err := page.Execute(&want, content); err != nil {
 		t.Fatal(err)

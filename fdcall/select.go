@@ -17,7 +17,7 @@ var classes = [...]struct{ name, meaning string }{
 	Never:       {"never-cloexec", "no way to ask for close-on-exec when the descriptor is made"},
 }
 
-// String returns the class's name as [ParseClass] takes it.
+// String returns the class's name as [Table.Select] takes it.
 func (c Class) String() string {
 	if int(c) >= len(classes) {
 		return "unknown-class"
@@ -42,51 +42,65 @@ func Classes() []Class {
 	return all
 }
 
-// ParseClass returns the class that has the given name, such as "new-call".
-// The error names all classes.
-func ParseClass(name string) (Class, error) {
-	var known []string
+// Selection is a part of what there is to print.
+type Selection struct {
+	Calls []*Call
+	Added []Added
+}
+
+// The category of the calls that we add, beside the classes of Linux's own.
+const (
+	AddedCategory = "added"
+	AddedMeaning  = "no kernel has it: programs under indirect run do"
+)
+
+// Categories returns the names that [Table.Select] takes.
+func Categories() []string {
+	var names []string
 	for _, c := range Classes() {
-		if c.String() == name {
-			return c, nil
-		}
-		known = append(known, c.String())
+		names = append(names, c.String())
 	}
-	return 0, fmt.Errorf("no category %q; the categories are %s", name, strings.Join(known, ", "))
+	return append(names, AddedCategory)
 }
 
 // Select returns the rows of the named category whose [Call.Name] or
-// [Call.ID] is among names, in the table's order. An empty category stands for
-// all, and so does an empty list of names. An unknown category or name is an
-// error that says which known ones are like it.
-func (t *Table) Select(category string, names ...string) ([]*Call, error) {
-	class, anyClass := Class(0), category == ""
-	if !anyClass {
-		var err error
-		if class, err = ParseClass(category); err != nil {
-			return nil, err
-		}
+// [Call.ID] is among names, in the table's order, and the added calls. An
+// empty category stands for all, and so does an empty list of names. An
+// unknown category or name is an error that says which known ones are like it.
+func (t *Table) Select(category string, names ...string) (s Selection, err error) {
+	if category != "" && !slices.Contains(Categories(), category) {
+		return s, fmt.Errorf("no category %q; the categories are %s", category, strings.Join(Categories(), ", "))
 	}
+	added := AddedCalls()
 	var known []string
 	for i := range t.rows {
 		known = append(known, t.rows[i].Name, t.rows[i].ID())
+	}
+	for i := range added {
+		known = append(known, added[i].Name)
 	}
 	for _, name := range names {
 		if slices.Contains(known, name) {
 			continue
 		}
 		if near := Nearest(name, known); len(near) > 0 {
-			return nil, fmt.Errorf("no call %q in the table; did you mean %s?", name, strings.Join(near, ", "))
+			return s, fmt.Errorf("no call %q in the table; did you mean %s?", name, strings.Join(near, ", "))
 		}
-		return nil, fmt.Errorf("no call %q in the table, and none with a name like it", name)
+		return s, fmt.Errorf("no call %q in the table, and none with a name like it", name)
 	}
-	var calls []*Call
+	chosen := func(in string, as ...string) bool {
+		return (category == "" || category == in) &&
+			(len(names) == 0 || slices.ContainsFunc(as, func(name string) bool { return slices.Contains(names, name) }))
+	}
 	for i := range t.rows {
-		c := &t.rows[i]
-		if (anyClass || c.Class == class) &&
-			(len(names) == 0 || slices.Contains(names, c.Name) || slices.Contains(names, c.ID())) {
-			calls = append(calls, c)
+		if c := &t.rows[i]; chosen(c.Class.String(), c.Name, c.ID()) {
+			s.Calls = append(s.Calls, c)
 		}
 	}
-	return calls, nil
+	for _, a := range added {
+		if chosen(AddedCategory, a.Name) {
+			s.Added = append(s.Added, a)
+		}
+	}
+	return s, nil
 }

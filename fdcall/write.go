@@ -3,6 +3,7 @@ package fdcall
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -13,7 +14,7 @@ import (
 // writers are the formats of [Write].
 var writers = []struct {
 	format string
-	write  func(*bytes.Buffer, []*Call) error
+	write  func(*bytes.Buffer, Selection) error
 }{
 	{"table", writeTable},
 	{"json", writeJSON},
@@ -29,15 +30,15 @@ func Formats() []string {
 	return names
 }
 
-// Write prints rows in one of [Formats]: a table for terminals, JSON (see
-// [Document]) for programs, or a Markdown table for pages.
-func Write(w io.Writer, format string, calls []*Call) error {
+// Write prints calls in one of [Formats]: tables for terminals, JSON (see
+// [Document]) for programs, or Markdown tables for pages.
+func Write(w io.Writer, format string, s Selection) error {
 	for _, f := range writers {
 		if f.format != format {
 			continue
 		}
 		var b bytes.Buffer
-		if err := f.write(&b, calls); err != nil {
+		if err := f.write(&b, s); err != nil {
 			return fmt.Errorf("print calls as %s: %w", format, err)
 		}
 		if _, err := w.Write(b.Bytes()); err != nil {
@@ -99,33 +100,96 @@ func bitCell(b uint32) string {
 	return fmt.Sprintf("%#x", b)
 }
 
-func writeTable(b *bytes.Buffer, calls []*Call) error {
-	w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
-	line := make([]string, len(columns))
-	for i, col := range columns {
-		line[i] = col.title
-	}
-	fmt.Fprintln(w, strings.Join(line, "\t"))
-	for _, c := range calls {
-		for i, col := range columns {
-			line[i] = col.cell(c)
+// addedColumns are what the two printed tables show of an added call.
+var addedColumns = []struct {
+	title string
+	cell  func(*Added) string
+}{
+	{"ADDED CALL", func(a *Added) string { return a.Name }},
+	{"NUMBER", func(a *Added) string { return strconv.Itoa(int(a.Nr)) }},
+	{"FORMER AMD64", func(a *Added) string { return number(&Call{Nr: a.Former}, AMD64) }},
+	{"FORMER I386", func(a *Added) string { return number(&Call{Nr: a.Former}, I386) }},
+	{"RUNS", func(a *Added) string {
+		if a.Runs == "" {
+			return "-"
 		}
-		fmt.Fprintln(w, strings.Join(line, "\t"))
-	}
-	return w.Flush()
+		return a.Runs
+	}},
+	{"PROTOTYPE", func(a *Added) string { return a.Usage }},
 }
 
-func writeMarkdown(b *bytes.Buffer, calls []*Call) error {
+// tables calls print with the titles and cells of each table that is not empty.
+func (s Selection) tables(print func(titles []string, rows [][]string)) {
+	var titles []string
+	var rows [][]string
 	for _, col := range columns {
-		fmt.Fprintf(b, "| %s ", strings.ToLower(col.title))
+		titles = append(titles, col.title)
 	}
-	b.WriteString("| note |\n" + strings.Repeat("| --- ", len(columns)+1) + "|\n")
-	for _, c := range calls {
+	for _, c := range s.Calls {
+		var row []string
 		for _, col := range columns {
-			fmt.Fprintf(b, "| %s ", escape(col.cell(c)))
+			row = append(row, col.cell(c))
 		}
-		fmt.Fprintf(b, "| %s |\n", escape(c.remark()))
+		rows = append(rows, row)
 	}
+	if len(rows) > 0 {
+		print(titles, rows)
+	}
+	titles, rows = nil, nil
+	for _, col := range addedColumns {
+		titles = append(titles, col.title)
+	}
+	for i := range s.Added {
+		var row []string
+		for _, col := range addedColumns {
+			row = append(row, col.cell(&s.Added[i]))
+		}
+		rows = append(rows, row)
+	}
+	if len(rows) > 0 {
+		print(titles, rows)
+	}
+}
+
+func writeTable(b *bytes.Buffer, s Selection) error {
+	var errs []error
+	s.tables(func(titles []string, rows [][]string) {
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		w := tabwriter.NewWriter(b, 0, 0, 2, ' ', 0)
+		for _, row := range append([][]string{titles}, rows...) {
+			fmt.Fprintln(w, strings.Join(row, "\t"))
+		}
+		errs = append(errs, w.Flush())
+	})
+	return errors.Join(errs...)
+}
+
+func writeMarkdown(b *bytes.Buffer, s Selection) error {
+	remarks := make([]string, 0, len(s.Calls)+len(s.Added))
+	for _, c := range s.Calls {
+		remarks = append(remarks, c.remark())
+	}
+	for i := range s.Added {
+		remarks = append(remarks, s.Added[i].Source)
+	}
+	s.tables(func(titles []string, rows [][]string) {
+		if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		for _, title := range titles {
+			fmt.Fprintf(b, "| %s ", strings.ToLower(title))
+		}
+		b.WriteString("| note |\n" + strings.Repeat("| --- ", len(titles)+1) + "|\n")
+		for _, row := range rows {
+			for _, cell := range append(row, remarks[0]) {
+				fmt.Fprintf(b, "| %s ", escape(cell))
+			}
+			b.WriteString("|\n")
+			remarks = remarks[1:]
+		}
+	})
 	return nil
 }
 
@@ -144,8 +208,22 @@ func (c *Call) remark() string {
 
 // Document is what [Write] prints as JSON.
 type Document struct {
-	Version int        `json:"version"` // 1; it changes when a field changes its meaning or goes
-	Calls   []JSONCall `json:"calls"`
+	Version int         `json:"version"` // 1; it changes when a field changes its meaning or goes
+	Calls   []JSONCall  `json:"calls"`
+	Added   []JSONAdded `json:"added,omitempty"`
+}
+
+// JSONAdded is an [Added] call as JSON.
+type JSONAdded struct {
+	Name     string           `json:"name"`
+	Number   int32            `json:"number"`              // on every ABI; on x32 with bit 30
+	Former   map[string]int32 `json:"former,omitempty"`    // its numbers in its time, which are others' today
+	Formerly []JSONCond       `json:"formerly,omitempty"`  // the conditions under which these are still its own
+	Runs     string           `json:"runs,omitempty"`      // the id of the call that does the work
+	FlagsArg *int8            `json:"flags_arg,omitempty"` // the argument with the descriptor's properties
+	Accepts  uint32           `json:"accepts,omitempty"`   // the bits that it may have
+	Usage    string           `json:"usage"`
+	Source   string           `json:"source"`
 }
 
 // JSONCall is a [Call] as JSON. Fields that do not apply are left out.
@@ -153,7 +231,7 @@ type JSONCall struct {
 	ID       string           `json:"id"`
 	Name     string           `json:"name"`
 	Op       string           `json:"op,omitempty"`
-	Category string           `json:"category"` // see [ParseClass]
+	Category string           `json:"category"` // see [Classes]
 	Numbers  map[string]int32 `json:"numbers"`  // by [ABI] name; x32 with bit 30, as a program passes it
 	When     []JSONCond       `json:"when,omitempty"`
 	Gives    string           `json:"gives"`               // see [Gives.String]
@@ -199,10 +277,13 @@ type JSONOperand struct {
 	Bits uint32 `json:"bits,omitempty"`
 }
 
-func writeJSON(b *bytes.Buffer, calls []*Call) error {
+func writeJSON(b *bytes.Buffer, s Selection) error {
 	d := Document{Version: 1, Calls: []JSONCall{}}
-	for _, c := range calls {
+	for _, c := range s.Calls {
 		d.Calls = append(d.Calls, c.json())
+	}
+	for i := range s.Added {
+		d.Added = append(d.Added, s.Added[i].json())
 	}
 	e := json.NewEncoder(b)
 	e.SetIndent("", "  ")
@@ -210,16 +291,33 @@ func writeJSON(b *bytes.Buffer, calls []*Call) error {
 	return e.Encode(d)
 }
 
+func (a *Added) json() JSONAdded {
+	j := JSONAdded{Name: a.Name, Number: a.Nr, Former: numbersByName(a.Former), Runs: a.Runs, Accepts: a.Accepts, Usage: a.Usage, Source: a.Source}
+	for _, w := range a.Formerly {
+		j.Formerly = append(j.Formerly, JSONCond(w))
+	}
+	if a.FlagsArg != NoFlags {
+		j.FlagsArg = &a.FlagsArg
+	}
+	return j
+}
+
+// numbersByName lists the numbers of the ABIs that have one.
+func numbersByName(n Numbers) map[string]int32 {
+	m := make(map[string]int32)
+	for a, nr := range n {
+		if nr != None {
+			m[ABI(a).String()] = nr
+		}
+	}
+	return m
+}
+
 func (c *Call) json() JSONCall {
 	j := JSONCall{
-		ID: c.ID(), Name: c.Name, Op: c.Op, Category: c.Class.String(), Numbers: map[string]int32{},
+		ID: c.ID(), Name: c.Name, Op: c.Op, Category: c.Class.String(), Numbers: numbersByName(c.Nr),
 		Gives: c.Gives.String(), Shares: c.Shares, Leaves: c.Leaves.words(), Block: c.Block, Cancels: c.Cancels,
 		Since: c.Since.String(), Source: c.Source, Note: c.Note,
-	}
-	for a, n := range c.Nr {
-		if n != None {
-			j.Numbers[ABI(a).String()] = n
-		}
 	}
 	for _, w := range c.When {
 		j.When = append(j.When, JSONCond(w))

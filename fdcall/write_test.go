@@ -11,10 +11,13 @@ import (
 	"pgregory.net/rapid"
 )
 
-func ids(calls []*Call) []string {
+func ids(s Selection) []string {
 	var ids []string
-	for _, c := range calls {
+	for _, c := range s.Calls {
 		ids = append(ids, c.ID())
+	}
+	for _, a := range s.Added {
+		ids = append(ids, a.Name)
 	}
 	return ids
 }
@@ -32,10 +35,12 @@ func TestSelect(t *testing.T) {
 		{category: "never-cloexec", want: []string{"ioctl KVM_CREATE_GUEST_MEMFD"}},
 		{names: []string{"fcntl"}, want: []string{"fcntl F_DUPFD", "fcntl F_DUPFD_CLOEXEC"}},
 		{names: []string{"pipe2", "open", "pipe2"}, want: []string{"open", "pipe2"}}, // the table's order
+		{category: "added", want: []string{"indirect", "syslet_ring_wait", "socket4", "socketpair5", "paccept", "epoll_create2", "nonseqfd", "socket2"}},
+		{names: []string{"indirect", "pipe"}, want: []string{"pipe", "indirect"}},
 		{names: []string{"fcntl F_DUPFD"}, want: []string{"fcntl F_DUPFD"}},
 		{category: "always-cloexec", names: []string{"fcntl", "pipe"}, want: []string{"fcntl F_DUPFD_CLOEXEC"}},
 		{category: "new-call", names: []string{"open"}},
-		{category: "new-calls", err: `no category "new-calls"; the categories are overloads-argument, has-flags, alternative, new-call, caller-chooses, always-cloexec, never-cloexec`},
+		{category: "new-calls", err: `no category "new-calls"; the categories are overloads-argument, has-flags, alternative, new-call, caller-chooses, always-cloexec, never-cloexec, added`},
 		{names: []string{"pipe", "opennat"}, err: `no call "opennat" in the table; did you mean openat, openat2?`},
 		{names: []string{"OPENAT"}, err: `no call "OPENAT" in the table; did you mean openat, openat2, open?`},
 		{names: []string{"frobnicate"}, err: `no call "frobnicate" in the table, and none with a name like it`},
@@ -56,8 +61,8 @@ func TestSelect(t *testing.T) {
 		}
 	}
 	all, err := table.Select("")
-	if err != nil || len(all) != len(table.All()) {
-		t.Errorf("%d of %d rows, %v", len(all), len(table.All()), err)
+	if err != nil || len(all.Calls) != len(table.All()) || len(all.Added) != len(AddedCalls()) {
+		t.Errorf("%d of %d rows, %d added calls, %v", len(all.Calls), len(table.All()), len(all.Added), err)
 	}
 }
 
@@ -65,7 +70,7 @@ func TestSelectTakesAnyName(t *testing.T) {
 	table := Linux()
 	rapid.Check(t, func(t *rapid.T) {
 		name := rapid.String().Draw(t, "name")
-		if calls, err := table.Select("", name); err == nil && len(calls) == 0 {
+		if calls, err := table.Select("", name); err == nil && len(calls.Calls)+len(calls.Added) == 0 {
 			t.Fatalf("%q: neither rows nor an error", name)
 		}
 	})
@@ -73,8 +78,8 @@ func TestSelectTakesAnyName(t *testing.T) {
 
 func TestClassNames(t *testing.T) {
 	for _, c := range Classes() {
-		if got, err := ParseClass(c.String()); got != c || err != nil {
-			t.Errorf("%s: %v, %v", c, got, err)
+		if s, err := Linux().Select(c.String()); err != nil || len(s.Calls) == 0 || s.Calls[0].Class != c {
+			t.Errorf("%s selects %v, %v", c, s, err)
 		}
 		if c.Meaning() == "" {
 			t.Errorf("%s has no meaning", c)
@@ -86,7 +91,7 @@ func TestClassNames(t *testing.T) {
 }
 
 func TestWrite(t *testing.T) {
-	calls, err := Linux().Select("", "pipe", "fcntl F_DUPFD", "openat2")
+	calls, err := Linux().Select("", "pipe", "fcntl F_DUPFD", "openat2", "indirect", "socket4")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,6 +101,10 @@ CALL           CATEGORY     AMD64  I386  ARM64  X32  GIVES         FLAGS        
 openat2        has-flags    437    437   437    437  return-value  arg 2 in memory  0x80000  0x800     -                      5.6    5.6
 pipe           new-call     22     42    -      22   pair          -                -        -         pipe2                  1.0    -
 fcntl F_DUPFD  alternative  72     55    25     72   return-value  -                -        -         fcntl F_DUPFD_CLOEXEC  1.0    -
+
+ADDED CALL  NUMBER  FORMER AMD64  FORMER I386  RUNS    PROTOTYPE
+indirect    2007    286           325          -       indirect(const struct indirect_registers *regs, const void *params, size_t paramslen, int flags)
+socket4     2009    -             -            socket  socket4(int domain, int type, int protocol, int flags)
 `,
 		"markdown": `
 | call | category | amd64 | i386 | arm64 | x32 | gives | flags | cloexec | nonblock | run instead | since | cloexec since | note |
@@ -103,6 +112,11 @@ fcntl F_DUPFD  alternative  72     55    25     72   return-value  -            
 | openat2 | has-flags | 437 | 437 | 437 | 437 | return-value | arg 2 in memory | 0x80000 | 0x800 | - | 5.6 | 5.6 | the flags are in struct open\_how, in memory that other threads can write: run the call on a copy (openat2(2)) |
 | pipe | new-call | 22 | 42 | - | 22 | pair | - | - | - | pipe2 | 1.0 | - | pipe(2) |
 | fcntl F\_DUPFD | alternative | 72 | 55 | 25 | 72 | return-value | - | - | - | fcntl F\_DUPFD\_CLOEXEC | 1.0 | - | argument 2 is the lowest number that will do (fcntl(2)) |
+
+| added call | number | former amd64 | former i386 | runs | prototype | note |
+| --- | --- | --- | --- | --- | --- | --- |
+| indirect | 2007 | 286 | 325 | - | indirect(const struct indirect\_registers \*regs, const void \*params, size\_t paramslen, int flags) | Drepper, https://lwn.net/Articles/259475/ |
+| socket4 | 2009 | - | - | socket | socket4(int domain, int type, int protocol, int flags) | Drepper, https://lwn.net/Articles/282211/ |
 `,
 	} {
 		var b bytes.Buffer
@@ -178,7 +192,7 @@ func TestWriteJSON(t *testing.T) {
 	}
 
 	b.Reset()
-	if err := Write(&b, "json", nil); err != nil || b.String() != "{\n  \"version\": 1,\n  \"calls\": []\n}\n" {
+	if err := Write(&b, "json", Selection{}); err != nil || b.String() != "{\n  \"version\": 1,\n  \"calls\": []\n}\n" {
 		t.Errorf("no rows: %q, %v", b.String(), err)
 	}
 }

@@ -39,6 +39,9 @@ The categories say what a call needed to learn close-on-exec:
 			for _, call := range fdcall.Linux().All() {
 				names = append(names, call.Name)
 			}
+			for _, added := range fdcall.AddedCalls() {
+				names = append(names, added.Name)
+			}
 			return names, cobra.ShellCompDirectiveNoFileComp
 		},
 	}
@@ -46,7 +49,7 @@ The categories say what a call needed to learn close-on-exec:
 	f.StringVar(&format, "format", fdcall.Formats()[0], "print as `FORMAT`: "+strings.Join(fdcall.Formats(), ", "))
 	f.StringVar(&category, "category", "", "print only calls of category `C`")
 	complete(c, "format", fdcall.Formats())
-	complete(c, "category", categoryNames())
+	complete(c, "category", fdcall.Categories())
 	return c
 }
 
@@ -57,19 +60,12 @@ func complete(c *cobra.Command, flag string, values []string) {
 	}
 }
 
-func categoryNames() []string {
-	var names []string
-	for _, class := range fdcall.Classes() {
-		names = append(names, class.String())
-	}
-	return names
-}
-
 // categories lists the categories and what they mean.
 func categories() string {
 	var b strings.Builder
 	for _, class := range fdcall.Classes() {
 		b.WriteString("\n  " + class.String() + ": " + class.Meaning())
 	}
+	b.WriteString("\n  " + fdcall.AddedCategory + ": " + fdcall.AddedMeaning)
 	return b.String()
 }

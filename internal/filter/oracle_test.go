@@ -33,6 +33,13 @@ func oracle(arch string, r Rules, c call) uint32 {
 	if r.Cancel && native && cancels(abi, c) {
 		return notify
 	}
+	for _, t := range r.Traps {
+		trapped := &fdcall.Call{When: t.When}
+		issued := native && r.Issuer.Lo <= c.ip && c.ip < r.Issuer.Hi
+		if t.Nr[abi] == int32(c.nr) && trapped.Matches(&c.args) && !issued {
+			return notify
+		}
+	}
 	row := r.Table.Lookup(abi, int32(c.nr), &c.args)
 	if row == nil {
 		return allow

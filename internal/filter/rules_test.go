@@ -75,6 +75,46 @@ func TestAddedCallsAndSignals(t *testing.T) {
 	})
 }
 
+// TestTraps: calls that others want to see, with conditions of their own,
+// among them the former numbers of the calls that we add.
+func TestTraps(t *testing.T) {
+	former := Trap{Nr: fdcall.AddedCalls()[0].Former, When: fdcall.AddedCalls()[0].Formerly}
+	forEachABI(t, func(t *testing.T, arch string, a abi) {
+		rapid.Check(t, func(t *rapid.T) {
+			r := rules(rapid.SampledFrom(wants).Draw(t, "want"))
+			r.Issuer = Range{r.Stub.Lo, r.Stub.Lo + (r.Stub.Hi-r.Stub.Lo)/2}
+			numbers := []int32{0, 39, r.Table.ByID("openat").Nr[a.ABI] &^ x32Bit, r.Table.ByID("fcntl F_DUPFD").Nr[a.ABI] &^ x32Bit, 130, 131, 234}
+			values := rapid.SampledFrom([]uint64{0, 1, 1 << 20, 1 << 31, low32, 0xfffff000, 1 << 32, 1<<47 - 8, ^uint64(0), 1030})
+			r.Traps = append(rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Trap {
+				n := rapid.SampledFrom(numbers).Draw(t, "number")
+				return Trap{
+					Nr: fdcall.Numbers{n, n, n, n | x32Bit},
+					When: rapid.SliceOfN(rapid.Custom(func(t *rapid.T) fdcall.Cond {
+						mask := rapid.SampledFrom([]uint64{low32, ^uint64(0), 0xfff, ^uint64(0xfff), 1 << 40}).Draw(t, "mask")
+						return fdcall.Cond{
+							Arg: rapid.Uint8Range(0, 5).Draw(t, "argument"), Mask: mask,
+							Value: values.Draw(t, "value") & mask, Not: rapid.Bool().Draw(t, "not"),
+						}
+					}), 0, 3).Draw(t, "conditions"),
+				}
+			}), 0, 4).Draw(t, "traps"), former)
+			m := compiled(t, arch, r)
+			for _, n := range append(numbers, max(0, former.Nr[a.ABI]&^x32Bit)) {
+				c := call{nr: uint32(n), audit: a.audit}
+				if a.ABI == fdcall.X32 {
+					c.nr |= x32Bit
+				}
+				for i := range c.args {
+					c.args[i] = values.Draw(t, "argument")
+				}
+				for _, c.ip = range append(places(r.Stub), places(r.Issuer)...) {
+					agree(t, m, arch, r, c)
+				}
+			}
+		})
+	})
+}
+
 // TestKernelAnswersUnlessAdded: an added number, and no other, costs the
 // kernel's own answer, and the signals do only if they are asked for.
 func TestKernelAnswersUnlessAdded(t *testing.T) {
