@@ -91,6 +91,8 @@ func workloads() []workload {
 			{"pipe", "flagless pipe and two closes", "pipe", 1, 3e5, 1e4, bar{Ratio: 1.10}},
 			{"accept", "flagless accept on loopback and close", "accept", 1, 5e4, 5e3, bar{Ratio: 1.10}},
 			{"open-cloexec", "open with O_CLOEXEC and close", "open-cloexec", 1, 1e6, 1e5, bar{Ratio: 1.10}},
+			{"asking-socket", "indirect(socket, O_CLOEXEC) and close; bare: socket with SOCK_CLOEXEC", "asking-socket", 1, 3e5, 1e5, bar{Ratio: 1.25}},
+			{"paccept", "paccept with a signal mask and close; bare: accept4", "paccept", 1, 5e4, 5e3, bar{Ratio: 1.5}},
 			{"getppid", "getppid", "getppid", 1, 1e6, 1e6, bar{Extra: 60}},
 		} {
 			list = append(list, workload{

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <spawn.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -60,6 +61,36 @@ static void loop_socket(long n)
 {
 	while (n-- > 0)
 		closed(socket(AF_UNIX, SOCK_STREAM, 0));
+}
+
+// What a program that asks for properties calls: indirect(2) and paccept(2)
+// where they are, otherwise Linux's own calls with flags.
+enum { INDIRECT = 2007, PACCEPT = 2011 };
+
+static int available(void)
+{
+	static int known = -1;
+	if (known < 0)
+		known = syscall(INDIRECT, NULL, NULL, 0, 0) == 0 || errno != ENOSYS;
+	return known;
+}
+
+static void loop_asking_socket(long n)
+{
+	struct { unsigned long nr, arg[6]; } call = { SYS_socket, { AF_UNIX, SOCK_STREAM } };
+	int flags = O_CLOEXEC;
+	while (n-- > 0)
+		closed(available() ? syscall(INDIRECT, &call, &flags, sizeof flags, 0)
+				   : socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0));
+}
+
+static int plain_accept(int s) { return accept(s, NULL, NULL); }
+
+static int asking_accept(int s)
+{
+	static sigset_t mask;
+	return available() ? syscall(PACCEPT, s, NULL, NULL, &mask, 8, SOCK_CLOEXEC)
+			   : accept4(s, NULL, NULL, SOCK_CLOEXEC);
 }
 
 static void loop_pipe(long n)
@@ -145,7 +176,7 @@ static void *dial(void *unused)
 	return unused;
 }
 
-static double time_accept(long n)
+static double time_accept(long n, int (*take)(int))
 {
 	struct linger reset = { 1, 0 }; // leave no connection in TIME_WAIT
 	socklen_t size = sizeof dialled.to;
@@ -167,7 +198,7 @@ static double time_accept(long n)
 		pthread_barrier_wait(&dialled.full);
 		double start = now();
 		for (int i = 0; i < BATCH; i++)
-			closed(accept(s, NULL, NULL));
+			closed(take(s));
 		if (b > 0)
 			spent += now() - start;
 		pthread_barrier_wait(&dialled.empty);
@@ -182,6 +213,7 @@ static const struct { const char *name; void (*run)(long); } loops[] = {
 	{ "open", loop_open },
 	{ "open-cloexec", loop_open_cloexec },
 	{ "socket", loop_socket },
+	{ "asking-socket", loop_asking_socket },
 	{ "pipe", loop_pipe },
 	{ "getppid", loop_getppid },
 	{ "fork", loop_fork },
@@ -230,7 +262,9 @@ int main(int argc, char **argv)
 	program = argc > 4 ? argv[4] : "/bin/true";
 	double ns = -1;
 	if (strcmp(argv[1], "accept") == 0)
-		ns = time_accept(n);
+		ns = time_accept(n, plain_accept);
+	if (strcmp(argv[1], "paccept") == 0)
+		ns = time_accept(n, asking_accept);
 	for (unsigned i = 0; i < sizeof loops / sizeof *loops; i++)
 		if (strcmp(argv[1], loops[i].name) == 0)
 			ns = time_loop(loops[i].run, threads, n);
