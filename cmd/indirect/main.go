@@ -7,11 +7,13 @@ import (
 
 	"github.com/seed-055cd0c8/indirect/internal/cli"
 	"github.com/seed-055cd0c8/indirect/internal/launch"
+	"github.com/seed-055cd0c8/indirect/internal/probe"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
 func main() {
 	launch.Main()                    // does not return in a launcher process
 	supervise.Main(cli.Extensions()) // nor in a supervisor
+	probe.Main()
 	os.Exit(cli.Execute(os.Args[1:], os.Stdout, os.Stderr))
 }

@@ -10,12 +10,14 @@ import (
 
 	"github.com/seed-055cd0c8/indirect/internal/cli"
 	"github.com/seed-055cd0c8/indirect/internal/launch"
+	"github.com/seed-055cd0c8/indirect/internal/probe"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
 func TestMain(m *testing.M) {
 	launch.Main()
 	supervise.Main(cli.Extensions())
+	probe.Main()
 	testscript.Main(m, map[string]func(){"indirect": main})
 }
 

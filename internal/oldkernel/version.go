@@ -49,7 +49,7 @@ func parse(s string) (fdcall.Version, string, error) {
 		v := fdcall.Version{Major: uint8(n[0]), Minor: uint8(min(n[1], 255)), Patch: uint8(min(n[2], 255))}
 		if syscalls.Compare(v, series.first) < 0 {
 			if i == 0 {
-				return v, text, fmt.Errorf("Linux %s is older than what can be simulated; the oldest version is %s", s, series.first)
+				return v, text, fmt.Errorf("%s is older than what can be simulated; the oldest version is %s", s, series.first)
 			}
 			return v, text, fmt.Errorf("there was no Linux %s; the nearest versions are %s and %s", s, last[i-1].last, series.first)
 		}
