@@ -1,11 +1,9 @@
 package recorder
 
 import (
-	"bytes"
-	"io"
-	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -39,10 +37,10 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 		dir, path, argv, env = int(int32(ev.Args[0])), ev.Args[1], ev.Args[2], ev.Args[3]
 	}
 	name, err := ev.String(path, unix.PathMax)
-	if err != nil || !canExecute(ev.TID, dir, name, 0) {
+	if err != nil || !canExecute(ev.TID, dir, name) {
 		return // it will fail, as in a search through PATH
 	}
-	x := &execution{path: name, when: when, tid: ev.TID, argv: readStrings(ev, argv, maxArguments, maxArgumentSize)}
+	x := &execution{path: name, when: when, tid: ev.TID, argv: readStrings(ev, argv, maxArguments)}
 	fds, err := inheritable(pid)
 	if err != nil {
 		return
@@ -78,16 +76,41 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 		x.kept = append(x.kept, handed{fd, o, rec})
 	}
 	if len(x.kept) > 0 && !p.ignored {
-		x.env = mentioning(readStrings(ev, env, maxVariables, maxArgumentSize), x.kept)
+		x.env = mentioning(readStrings(ev, env, maxVariables), x.kept)
 		r.mu.Unlock()
 		x.stack, _ = r.stacks.ofWaiting(ev)
 		r.mu.Lock()
 	}
 	p.exec = x
+	r.confirmLater(p, x, leastPatience)
 }
 
 // maxVariables bounds the environment that is looked through.
 const maxVariables = 1024
+
+// confirmLater finds out, after patience, what a program has become that makes
+// no call that we would see.
+func (r *recorder) confirmLater(p *process, x *execution, patience time.Duration) {
+	time.AfterFunc(patience, func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		if p.exec != x {
+			return
+		}
+		s, err := readStat(p.pid)
+		switch {
+		case err != nil || s.image != p.image:
+			r.confirm(p)
+		case patience < mostPatience: // the kernel may be reading the program from a slow disk
+			r.confirmLater(p, x, 4*patience)
+		}
+	})
+}
+
+const (
+	leastPatience = 20 * time.Millisecond
+	mostPatience  = 2 * time.Second
+)
 
 // confirm finds out whether the process's execve has succeeded, and if so puts
 // the new program in the place of the old one.
@@ -106,7 +129,7 @@ func (r *recorder) confirm(p *process) {
 
 // executed tells of a program that was executed.
 func (r *recorder) executed(p *process, x *execution) {
-	to := r.newProgram(p.pid, p.program, x.path, x.argv, x.when)
+	to := r.newProgram(p.pid, p.program, executable(p.pid, x.path), x.argv, x.when)
 	to.execs++
 	files := make(descriptors)
 	for _, h := range x.kept {
@@ -175,33 +198,14 @@ func inside(tid, dir int, name string) string {
 	return descriptorName(tid, dir) + "/" + name
 }
 
-// canExecute reports whether an execve of a file should succeed: most that
-// fail do so because there is none.
-func canExecute(tid, dir int, name string, depth int) bool {
-	const mostInterpreters = 4 // BINPRM_MAX_RECURSION is 5
+// canExecute reports whether an execve of a file may succeed: most that fail
+// do so because there is none. It spares us the work for those; the others
+// are found out when the process goes on.
+func canExecute(tid, dir int, name string) bool {
 	file := inside(tid, dir, name)
 	if name == "" { // execveat(2) with AT_EMPTY_PATH
 		file = descriptorName(tid, dir)
 	}
-	info, err := os.Stat(file)
-	if err != nil || !info.Mode().IsRegular() || info.Mode()&0o111 == 0 {
-		return false
-	}
-	f, err := os.Open(file)
-	if err != nil {
-		return true // executable but not readable
-	}
-	defer f.Close()
-	var b [256]byte // BINPRM_BUF_SIZE
-	n, err := io.ReadFull(f, b[:])
-	if err != nil && n == 0 {
-		return false
-	}
-	line, ok := bytes.CutPrefix(b[:n], []byte("#!"))
-	if !ok {
-		return true
-	}
-	line, _, _ = bytes.Cut(line, []byte("\n"))
-	fields := bytes.Fields(line)
-	return len(fields) > 0 && (depth >= mostInterpreters || canExecute(tid, unix.AT_FDCWD, string(fields[0]), depth+1))
+	var st unix.Stat_t
+	return unix.Stat(file, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0
 }

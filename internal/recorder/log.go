@@ -29,12 +29,12 @@ type Entry struct {
 
 // Program is a program that a process runs: what a fork or an execve makes.
 type Program struct {
-	ID      uint64
-	Parent  uint64 // the program that forked or executed it; 0: none that is known
-	PID     int
-	Path    string   // as it was executed
-	Argv    []string // cut where it is long
-	Started int64
+	ID         uint64
+	Parent     uint64 // the program that forked or executed it; 0: none that is known
+	PID        int
+	Executable string   // the file; for a script, its interpreter
+	Argv       []string // cut where it is long
+	Started    int64
 }
 
 // Creation is a call that made a descriptor inheritable, or the arrival of one
@@ -60,7 +60,7 @@ type Origin string
 // The origins.
 const (
 	Created   Origin = "created"   // by a call without the flag
-	Placed    Origin = "placed"    // at a number that the program chose
+	Placed    Origin = "placed"    // at a number that the program chose, as all of a shell's are
 	Cleared   Origin = "cleared"   // by taking the flag away
 	Inherited Origin = "inherited" // from outside
 )
@@ -98,7 +98,8 @@ type Handed struct {
 	Object   Object
 }
 
-// Latent is a descriptor that was open and inheritable when its process ended.
+// Latent is a descriptor that was open and inheritable when its process ended,
+// and that no program had received.
 type Latent struct {
 	Creation uint64
 	Time     int64

@@ -1,12 +1,14 @@
 package recorder
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
@@ -155,34 +157,45 @@ func received(m io.ReaderAt, abi fdcall.ABI, msghdr uint64) (all []int) {
 }
 
 // readStrings reads an array of pointers to strings that ends with a null
-// pointer, as execve(2) takes them: at most most strings, cut to size bytes.
-func readStrings(ev *supervise.Event, at uint64, most, size int) []string {
+// pointer, as execve(2) takes them: most strings at most, each as long as
+// maxArgumentSize. What was cut ends with an ellipsis.
+func readStrings(ev *supervise.Event, array uint64, most int) []string {
 	l := layoutOf(ev.ABI)
-	var all []string
-	for len(all) < most {
-		b := make([]byte, l.word)
-		if at == 0 || ev.Read(at, b) != nil {
-			return all
+	var addresses []uint64
+	for more := true; more; {
+		b := make([]byte, 64*l.word)
+		b = b[:tracee.Peek(ev.TID, array+l.word*uint64(len(addresses)), b)]
+		more = len(b) == cap(b)
+		for ; uint64(len(b)) >= l.word; b = b[l.word:] {
+			address := l.integer(b)
+			if address == 0 || len(addresses) == most {
+				more = false
+				break
+			}
+			addresses = append(addresses, address)
 		}
-		p := l.integer(b)
-		if p == 0 {
-			return all
+	}
+	all := make([]string, 0, len(addresses))
+	// The strings usually lie close together: one read gets many of them.
+	var window []byte
+	var start uint64
+	for _, address := range addresses {
+		if i := address - start; address < start || i >= uint64(len(window)) || bytes.IndexByte(window[i:], 0) < 0 {
+			start, window = address, make([]byte, maxArgumentSize)
+			window = window[:tracee.Peek(ev.TID, address, window)]
 		}
-		all = append(all, readString(ev, p, size))
-		at += l.word
+		s := window[address-start:]
+		if end := bytes.IndexByte(s, 0); end >= 0 {
+			all = append(all, string(s[:end]))
+		} else {
+			all = append(all, string(s)+"…")
+		}
 	}
-	return append(all, "…")
-}
-
-// readString reads as much of a string as there is and size allows.
-func readString(ev *supervise.Event, at uint64, size int) string {
-	s, err := ev.String(at, size)
-	if err == nil {
-		return s
+	if len(addresses) == most {
+		all = append(all, "…")
 	}
-	b := make([]byte, size)
-	if ev.Read(at, b) == nil {
-		return string(b) + "…"
+	if !ev.Valid() {
+		return nil
 	}
-	return "…"
+	return all
 }

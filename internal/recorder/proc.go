@@ -181,14 +181,22 @@ func objectOf(pid, fd int) (object, bool) {
 // inheritable lists the descriptors above the standard streams that a process
 // would hand on to a program that it executes, in order.
 func inheritable(pid int) ([]int, error) {
-	dir, err := os.Open(procName(pid, "fd"))
+	dir, err := unix.Open(procName(pid, "fd"), unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("list the descriptors of process %d: %w", pid, err)
 	}
-	defer dir.Close()
-	names, err := dir.Readdirnames(-1)
-	if err != nil {
-		return nil, fmt.Errorf("list the descriptors of process %d: %w", pid, err)
+	defer unix.Close(dir)
+	var names []string
+	b := make([]byte, 8192)
+	for {
+		n, err := unix.Getdents(dir, b)
+		if err != nil {
+			return nil, fmt.Errorf("list the descriptors of process %d: %w", pid, err)
+		}
+		if n == 0 {
+			break
+		}
+		_, _, names = unix.ParseDirent(b[:n], -1, names)
 	}
 	var all []int
 	for _, name := range names {

@@ -25,6 +25,7 @@ type record struct {
 	flagged bool   // made close-on-exec since
 	id      uint64 // as the report knows it; 0 if it has not been told of it
 	others  bool   // the process had other threads
+	handed  bool   // a program has received it
 }
 
 // call is a system call as it was made.
@@ -42,8 +43,9 @@ type descriptors map[int]*record
 type program struct {
 	id    uint64 // as the report knows it
 	pid   int
-	path  string
+	exe   string // the file that runs, which for a script is its interpreter
 	argv  []string
+	shell bool
 	execs int // how many executions led to it, from the command's own
 }
 
@@ -109,7 +111,7 @@ func (r *recorder) adopt(pid int, s stat) *process {
 	if parent == nil {
 		files := make(descriptors)
 		p := &process{pid: pid, image: s.image, files: &files, threaded: s.Threads > 1}
-		p.program = r.newProgram(pid, nil, executable(pid), commandLine(pid), now())
+		p.program = r.newProgram(pid, nil, executable(pid, ""), commandLine(pid), now())
 		r.insert(p)
 		return p
 	}
@@ -121,7 +123,7 @@ func (r *recorder) adopt(pid int, s stat) *process {
 		// supervisor that saw the fork is gone: nothing is known of its descriptors.
 		files := make(descriptors)
 		return r.insert(&process{
-			pid: pid, image: s.image, files: &files, program: r.newProgram(pid, parent.program, parent.program.path, parent.program.argv, now()),
+			pid: pid, image: s.image, files: &files, program: r.newProgram(pid, parent.program, parent.program.exe, parent.program.argv, now()),
 			threaded: s.Threads > 1, ignored: parent.ignored,
 		})
 	}
@@ -134,7 +136,7 @@ func (r *recorder) adopt(pid int, s stat) *process {
 func (r *recorder) born(parent *process, b birth, pid int, s stat) *process {
 	return r.insert(&process{
 		pid: pid, image: s.image, files: b.files, shared: b.shared,
-		program:  r.newProgram(pid, b.program, b.program.path, b.program.argv, b.when),
+		program:  r.newProgram(pid, b.program, b.program.exe, b.program.argv, b.when),
 		threaded: s.Threads > 1, ignored: parent.ignored,
 	})
 }
@@ -205,11 +207,11 @@ func (r *recorder) put(p *process, rec *record) {
 	(*p.files)[rec.fd] = rec
 }
 
-// executable is the path of the program that a process runs, and "" if it cannot be told.
-func executable(pid int) string {
+// executable is the file that a process runs, or otherwise if that cannot be told.
+func executable(pid int, otherwise string) string {
 	link, err := os.Readlink(procName(pid, "exe"))
 	if err != nil {
-		return ""
+		return otherwise
 	}
 	return link
 }

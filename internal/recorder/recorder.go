@@ -26,6 +26,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/policy"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
@@ -45,6 +46,7 @@ type recorder struct {
 	Config
 	table   *fdcall.Table
 	watched []watched
+	shells  *policy.Policy // exempts them
 	stacks  *stacks
 	log     *log
 
@@ -55,7 +57,7 @@ type recorder struct {
 
 // Open makes the handler, for [supervise.Main]. The file receives the log.
 func Open(config json.RawMessage, file *os.File) (supervise.Handler, error) {
-	r := &recorder{table: fdcall.Linux(), processes: make(map[int]*process)}
+	r := &recorder{table: fdcall.Linux(), shells: policy.New(fdcall.Cloexec), processes: make(map[int]*process)}
 	if err := json.Unmarshal(config, &r.Config); err != nil {
 		return nil, fmt.Errorf("read the audit's configuration: %w", err)
 	}
@@ -155,8 +157,8 @@ func (r *recorder) create(ev *supervise.Event, row *fdcall.Call) supervise.Decis
 	}
 	c.path = readPath(ev, &c)
 	rec := record{program: p.program, tid: ev.TID, call: c, made: when, others: p.threaded, origin: Created}
-	if row.Gives == fdcall.Exact {
-		rec.origin = Placed
+	if row.Gives == fdcall.Exact || p.program.shell {
+		rec.origin = Placed // a shell's redirections are by number, and its users' wish
 	}
 	numbers, known := r.predict(p, ev, &c)
 	stack, ok := r.stacks.ofWaiting(ev)
@@ -310,7 +312,7 @@ func (d descriptors) numbers(first, last int) (all []int) {
 // exit forgets a process, and tells of the descriptors that it never closed.
 func (r *recorder) exit(p *process, when int64) {
 	for fd, rec := range *p.files {
-		if rec.origin == Created && !rec.flagged && rec.program.pid == p.pid && isOpen(p.pid, fd) && !closeOnExec(p.pid, fd) {
+		if rec.origin == Created && !rec.flagged && !rec.handed && rec.program.pid == p.pid && isOpen(p.pid, fd) && !closeOnExec(p.pid, fd) {
 			r.log.write(Entry{Latent: &Latent{Creation: r.tell(rec), Time: when}})
 		}
 	}

@@ -1,9 +1,17 @@
 package recorder
 
 import (
-	"encoding/json"
+	"fmt"
+	"math"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/internal/launch"
 	"github.com/seed-055cd0c8/indirect/internal/launch/signals"
@@ -17,10 +25,14 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// record runs a command to its end and returns what was recorded.
-func recordRun(t *testing.T, argv ...string) []Entry {
+// recording runs a command to its end and returns what was recorded.
+func recording(t *testing.T, c Config, argv ...string) []Entry {
 	t.Helper()
-	rec, err := New(Config{StackDepth: 32})
+	// The command is to inherit nothing that our starter left open.
+	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	rec, err := New(c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -46,7 +58,7 @@ func recordRun(t *testing.T, argv ...string) []Entry {
 		t.Fatal(err)
 	}
 	if status, err := command.Wait(t.Context()); err != nil || status != 0 {
-		t.Errorf("the program ended with %#x, %v", status, err)
+		t.Errorf("%s ended with %#x, %v", strings.Join(argv, " "), status, err)
 	}
 	var all []Entry
 	if err := rec.Read(func(e Entry) error { all = append(all, e); return nil }); err != nil {
@@ -55,9 +67,125 @@ func recordRun(t *testing.T, argv ...string) []Entry {
 	return all
 }
 
-func TestDump(t *testing.T) {
-	for _, e := range recordRun(t, os.Getenv("PROG")) {
-		b, _ := json.Marshal(e)
-		t.Log(string(b))
+// story tells what was recorded, a line for each thing that matters, sorted.
+func story(all []Entry) []string {
+	programs := make(map[uint64]*Program)
+	creations := make(map[uint64]*Creation)
+	for _, e := range all {
+		switch {
+		case e.Program != nil:
+			programs[e.Program.ID] = e.Program
+		case e.Creation != nil:
+			creations[e.Creation.ID] = e.Creation
+		}
+	}
+	what := func(id uint64) string {
+		c := creations[id]
+		if c == nil {
+			return "unknown"
+		}
+		s := fmt.Sprintf("%s by %s", c.Origin, c.Call)
+		if c.Path != "" {
+			s += " " + c.Path
+		}
+		if c.Threads {
+			s += " beside threads"
+		}
+		return s
+	}
+	var lines []string
+	for _, e := range all {
+		switch {
+		case e.Exec != nil:
+			name := strings.Join(programs[e.Exec.To].Argv, " ")
+			for _, h := range e.Exec.Handed {
+				lines = append(lines, fmt.Sprintf("%q got %d: %s", name, h.FD, what(h.Creation)))
+			}
+		case e.Race != nil:
+			lines = append(lines, fmt.Sprintf("%d raced: %s", creations[e.Race.Creation].FD, what(e.Race.Creation)))
+		case e.Latent != nil:
+			lines = append(lines, fmt.Sprintf("%d stayed: %s", creations[e.Latent.Creation].FD, what(e.Latent.Creation)))
+		case e.Lost != nil:
+			lines = append(lines, fmt.Sprintf("%d entries lost", e.Lost.Count))
+		}
+	}
+	slices.Sort(lines)
+	return slices.Compact(lines)
+}
+
+func TestDeeds(t *testing.T) {
+	gcc, err := exec.LookPath("gcc")
+	if err != nil {
+		t.Skip("there is no gcc to build the program with")
+	}
+	deeds := filepath.Join(t.TempDir(), "deeds")
+	if out, err := exec.Command(gcc, "-pthread", "-o", deeds, "testdata/deeds.c").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	tests := map[string][]string{
+		"kinds": {
+			`"true all" got 20: created by openat /etc/hostname`,
+			`"true all" got 21: created by pipe2`,
+			`"true all" got 22: created by pipe2`,
+			`"true all" got 23: created by socket`,
+			`"true all" got 24: created by socketpair`,
+			`"true all" got 25: created by socketpair`,
+			`"true all" got 26: created by epoll_create1`,
+			`"true all" got 27: created by eventfd2`,
+			`"true all" got 28: created by dup`,
+			`"true all" got 30: created by memfd_create secret`,
+			`"true all" got 50: created by fcntl F_DUPFD`,
+		},
+		"failing": {
+			`"true after" got 21: created by openat /etc/passwd`,
+		},
+		"choice": {
+			`"true chosen" got 21: cleared by fcntl`,
+			`"true chosen" got 22: cleared by ioctl`,
+			`"true chosen" got 30: placed by dup2`,
+			`"true chosen" got 32: placed by dup3`,
+		},
+		"flags": {
+			`20 raced: created by openat /etc/hostname`,
+			`21 raced: created by openat /etc/passwd`,
+			`22 raced: created by openat /etc/group`,
+		},
+		"starts": {
+			`"sh -c exec true system" got 20: created by openat /etc/hostname`,
+			`"true exec" got 20: created by openat /etc/hostname`,
+			`"true fork" got 20: created by openat /etc/hostname`,
+			`"true posix_spawn" got 20: created by openat /etc/hostname`,
+			`"true system" got 20: created by openat /etc/hostname`,
+			`"true vfork" got 20: created by openat /etc/hostname`,
+		},
+		"forks": {
+			`"true child" got 21: created by openat /etc/group`,
+			`"true child" got 22: created by openat /etc/hostname`,
+			`"true parent" got 22: created by openat /etc/passwd`,
+		},
+		"daemon": {
+			`"true daemon" got 22: created by openat /etc/hostname`,
+		},
+		"receive": {
+			`"true received" got 24: created by recvmsg`,
+			`"true received" got 25: created by recvmsg`,
+		},
+		"standard": nil,
+		"threads": {
+			`"true exec from a thread" got 20: created by openat /etc/hostname beside threads`,
+			`"true threads" got 20: created by openat /etc/hostname beside threads`,
+		},
+		"again": {
+			`"deeds pass" got 20: created by openat /etc/hostname`,
+			`"true passed on" got 20: created by openat /etc/hostname`,
+		},
+	}
+	for deed, want := range tests {
+		t.Run(deed, func(t *testing.T) {
+			got := story(recording(t, Config{StackDepth: 32}, deeds, deed))
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
 	}
 }

@@ -8,9 +8,9 @@ import (
 )
 
 // newProgram makes a program and tells of it.
-func (r *recorder) newProgram(pid int, parent *program, path string, argv []string, when int64) *program {
-	p := &program{id: r.log.id(), pid: pid, path: path, argv: argv}
-	e := &Program{ID: p.id, PID: pid, Path: path, Argv: argv, Started: when}
+func (r *recorder) newProgram(pid int, parent *program, exe string, argv []string, when int64) *program {
+	p := &program{id: r.log.id(), pid: pid, exe: exe, argv: argv, shell: r.shells.Program(exe).Exempt()}
+	e := &Program{ID: p.id, PID: pid, Executable: exe, Argv: argv, Started: when}
 	if parent != nil {
 		e.Parent = parent.id
 		p.execs = parent.execs
@@ -60,6 +60,9 @@ func (r *recorder) raced(p *process, rec, flagged *record, when int64, tid int, 
 func (r *recorder) handed(kept []handed) []Handed {
 	var all []Handed
 	for _, h := range kept {
+		if h.record != nil {
+			h.record.handed = true
+		}
 		all = append(all, Handed{FD: h.fd, Creation: r.tell(h.record), Object: h.object.told()})
 	}
 	return all
