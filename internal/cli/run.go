@@ -9,12 +9,9 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
-	"github.com/seed-055cd0c8/indirect/internal/front"
-	"github.com/seed-055cd0c8/indirect/internal/launch"
-	"github.com/seed-055cd0c8/indirect/internal/launch/signals"
+	"github.com/seed-055cd0c8/indirect/internal/session"
 	"github.com/seed-055cd0c8/indirect/policy"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
@@ -50,6 +47,13 @@ and so does COMMAND itself if indirect is killed.
 
 A line on standard error tells if a call could not be given its flags.
 
+With --kernel COMMAND runs as on an older Linux: system calls, operations and
+flags that are younger give the answers of that time, and uname tells its
+version. With --without it runs without what is named. Then nothing is added to
+descriptors unless --add or --policy is given. --bisect-kernel runs COMMAND
+several times, with nothing to read and nowhere to write, and prints the oldest
+kernel on which it exits 0, and what it lacks on the one before.
+
 The exit status is that of COMMAND, 128+N if signal N ended it, 127 if it was
 not found, 126 if it cannot be executed, and 125 if indirect itself failed:
 then COMMAND was not started.
@@ -66,7 +70,10 @@ Without CAP_SYS_ADMIN, set-user-ID programs run without their owner's rights.`,
   indirect run --summary -- python3 server.py
   indirect run --add cloexec,nonseq -- redis-server
   indirect run --exempt sshd --exempt /usr/bin/sudo -- ./start-all
-  indirect run --policy policy.yaml --summary=summary.json -- ./service`,
+  indirect run --policy policy.yaml --summary=summary.json -- ./service
+  indirect run --kernel 3.10 -- ./tests
+  indirect run --without openat2,clone3,statx --without-error EPERM -- ./tests
+  indirect run --bisect-kernel -- timeout 60 ./tests`,
 		Args: func(_ *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return errors.New(`no command; write "indirect run [flags] -- COMMAND [ARG...]"`)
@@ -167,54 +174,15 @@ func (f *runFlags) run(p *policy.Policy, argv []string, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	inherited, err := signals.Inherited()
+	status, done, err := session.Run(options, argv, refuse)
 	if err != nil {
 		return err
 	}
-	fr, err := front.Catch()
-	if err != nil {
-		return err
-	}
-	s, err := supervise.New(options)
-	if err != nil {
-		return err
-	}
-	spec := launch.Spec{Path: argv[0], Args: argv, Env: launch.Environ(), Filter: s.Filter(), Signals: inherited}
-	if err := refuse(s, &spec); err != nil {
-		return err
-	}
-	command, err := launch.Start(spec)
-	if err != nil {
-		return err
-	}
-	if err := s.Start(command.Listener()); err != nil {
-		command.Abort()
-		return err
-	}
-	defer s.Close()
-	if err := front.LetGo(); err != nil {
-		command.Abort()
-		return err
-	}
-	if err := command.Release(); err != nil {
-		return err
-	}
-	status, err := fr.Serve(command)
-	if err != nil {
-		return err
-	}
-	if err := summary.write(s.Summary()); err != nil {
+	if err := summary.write(done); err != nil {
 		// The command has run: its status matters more than ours.
 		fmt.Fprintln(stderr, "indirect:", oneLine(err))
 	}
-	return exitStatusOf(status)
-}
-
-func exitStatusOf(status unix.WaitStatus) exitStatus {
-	if status.Signaled() {
-		return exitStatus(128 + int(status.Signal()))
-	}
-	return exitStatus(status.ExitStatus())
+	return exitStatus(session.ExitStatus(status))
 }
 
 // summaryWriter writes what a run did to where the user wants it.
