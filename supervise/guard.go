@@ -68,6 +68,9 @@ func (g *guard) spawn() (*exec.Cmd, error) {
 	ours, theirs := os.NewFile(uintptr(pair[0]), "control"), os.NewFile(uintptr(pair[1]), "control")
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Args = []string{supervisorName}
+	for _, x := range g.config.Extensions {
+		cmd.Args = append(cmd.Args, x.Name)
+	}
 	cmd.Dir = "/"
 	cmd.ExtraFiles = append([]*os.File{g.listener, g.ledger, theirs}, g.files...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true} // out of the terminal's reach
@@ -150,10 +153,17 @@ func (g *guard) leave() {
 
 // Main runs a supervisor process if this process was started as one, and then
 // does not return. A program that uses [New] must call it first thing in main,
-// with the extensions that it has, by name.
+// with the extensions that it has, by name. It may be called several times, by
+// packages that each have extensions of their own: the first call that has all
+// that are needed runs the supervisor.
 func Main(extensions map[string]Open) {
 	if os.Args[0] != supervisorName {
 		return
+	}
+	for _, name := range os.Args[1:] {
+		if extensions[name] == nil {
+			return
+		}
 	}
 	if err := superviseMain(extensions); err != nil {
 		fmt.Fprintln(os.Stderr, err)

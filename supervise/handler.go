@@ -67,7 +67,7 @@ func (ev *Event) Valid() bool { return ev.engine.listener.Valid(ev.id) }
 // ErrGone says that the thread no longer waits for a decision.
 var ErrGone = listener.ErrGone
 
-// Read reads the program's memory at address: all of p, or it fails with EFAULT.
+// Read reads the program's memory at address: all of p, or it fails with [unix.EFAULT].
 func (ev *Event) Read(address uint64, p []byte) error {
 	got := tracee.Peek(ev.TID, address, p)
 	switch {
@@ -127,7 +127,7 @@ type Decision struct {
 	errno   unix.Errno
 	nr      int32
 	args    [6]uint64
-	file    int
+	file    *os.File
 	cloexec bool
 	before  func(*Attached)
 	after   func(*Attached, int64) int64
@@ -159,11 +159,10 @@ func Run(nr int32, args [6]uint64) Decision {
 	return Decision{verdict: replaced, nr: nr, args: args}
 }
 
-// Install makes the call return a new descriptor of the program for our
-// descriptor fd, which is no longer needed when the thread goes on:
-// [Decision.Done] tells when.
-func Install(fd int, cloexec bool) Decision {
-	return Decision{verdict: installed, file: fd, cloexec: cloexec}
+// Install makes the call return a new descriptor of the program for our file,
+// which is closed then.
+func Install(file *os.File, cloexec bool) Decision {
+	return Decision{verdict: installed, file: file, cloexec: cloexec}
 }
 
 // Watch makes the program run the call of the event, or that of [Run], with
@@ -233,7 +232,8 @@ func (e *engine) decide(n listener.Notification, abi fdcall.ABI, d Decision) {
 	case refusedWith:
 		e.answer(e.listener.Fail(n.ID, d.errno))
 	case installed:
-		err := e.listener.Install(n.ID, d.file, d.cloexec)
+		err := e.listener.Install(n.ID, int(d.file.Fd()), d.cloexec)
+		d.file.Close()
 		var errno unix.Errno
 		switch {
 		case errors.As(err, &errno): // the program has no room for another descriptor

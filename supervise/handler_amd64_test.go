@@ -66,7 +66,11 @@ func (h testHandler) Handle(ev *supervise.Event) supervise.Decision {
 		}
 		return supervise.Return(int64(len(s)))
 	case nrOpen:
-		return supervise.Install(int(h.file.Fd()), ev.Args[0] != 0)
+		fd, err := unix.Dup(int(h.file.Fd()))
+		if err != nil {
+			return supervise.Fail(unix.EMFILE)
+		}
+		return supervise.Install(os.NewFile(uintptr(fd), "content"), ev.Args[0] != 0)
 	case unix.SYS_GETPPID:
 		return supervise.Run(unix.SYS_FCNTL, [6]uint64{0, unix.F_GETFD})
 	case unix.SYS_UNAME:

@@ -10,7 +10,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
 	"github.com/seed-055cd0c8/indirect/supervise"
@@ -61,23 +60,6 @@ func TestVersion(t *testing.T) {
 	info.Settings = []debug.BuildSetting{{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.modified", Value: "true"}}
 	if got := version(info); !strings.HasPrefix(got, "indirect v1.2.3 abc (modified) go1.26.1") {
 		t.Errorf("version = %q", got)
-	}
-}
-
-func TestExitStatusOf(t *testing.T) {
-	tests := []struct {
-		status unix.WaitStatus
-		want   exitStatus
-	}{
-		{0, 0},
-		{7 << 8, 7},
-		{unix.WaitStatus(unix.SIGTERM), 143},
-		{unix.WaitStatus(unix.SIGSEGV) | 0x80, 139}, // with a core dump
-	}
-	for _, test := range tests {
-		if got := exitStatusOf(test.status); got != test.want {
-			t.Errorf("exitStatusOf(%#x) = %d, want %d", test.status, got, test.want)
-		}
 	}
 }
 
