@@ -32,6 +32,7 @@ func (t *trial) status(flags ...string) (int, error) {
 	t.said.Reset()
 	args := append(append([]string{"run"}, flags...), "--")
 	cmd := exec.CommandContext(t.ctx, "/proc/self/exe", append(args, t.argv...)...)
+	cmd.Args[0] = os.Args[0]
 	cmd.Stderr = &t.said
 	cmd.Cancel = func() error { return cmd.Process.Signal(unix.SIGTERM) }
 	err := cmd.Run()
