@@ -13,6 +13,7 @@ import (
 
 	"github.com/seed-055cd0c8/indirect/internal/launch"
 	"github.com/seed-055cd0c8/indirect/internal/oldkernel"
+	"github.com/seed-055cd0c8/indirect/internal/recorder"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
@@ -29,7 +30,7 @@ func (e exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(e)
 // Extensions are the handlers that supervisor processes of the command may be
 // told to use.
 func Extensions() map[string]supervise.Open {
-	return map[string]supervise.Open{oldkernel.ExtensionName: oldkernel.Open}
+	return map[string]supervise.Open{oldkernel.ExtensionName: oldkernel.Open, recorder.Name: recorder.Open}
 }
 
 // Execute runs the command with the given arguments and returns the exit
@@ -88,6 +89,6 @@ can come in between. The programs need not be changed or know of it.`,
 		return fmt.Errorf("%w; see \"%s --help\"", err, c.CommandPath())
 	})
 	c.DisableSuggestions = true // they take several lines
-	c.AddCommand(newRun(), newProbe(), newCalls(), newVersion())
+	c.AddCommand(newRun(), newAudit(), newProbe(), newCalls(), newVersion())
 	return c
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/sys/unix"
 )
@@ -72,15 +73,65 @@ func children(pid, tid int) []int {
 	return all
 }
 
-// stackPointer is that of a thread that waits in a system call, and 0 if it
-// cannot be told (proc_pid_syscall(5)).
-func stackPointer(tid int) uint64 {
-	b, err := readSmall(procName(tid, "syscall"))
+// pointers reads the stack pointers of threads that wait in a system call. It
+// keeps the files open in which the kernel tells them: opening one takes
+// longer than reading it.
+type pointers struct {
+	mu    sync.Mutex
+	files map[int]int // descriptors, by thread
+}
+
+const maxPointers = 64
+
+// of is the stack pointer of a thread, and 0 if it cannot be told.
+func (p *pointers) of(tid int) uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var b [256]byte
+	fd, ok := p.files[tid]
+	if ok {
+		if n, err := unix.Pread(fd, b[:], 0); err == nil {
+			return parseSyscall(b[:n])
+		}
+		p.close(tid) // it is gone, and another has its ID
+	}
+	fd, err := unix.Open(procName(tid, "syscall"), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return 0
 	}
+	if len(p.files) >= maxPointers {
+		for tid := range p.files {
+			p.close(tid)
+		}
+	}
+	p.files[tid] = fd
+	n, err := unix.Pread(fd, b[:], 0)
+	if err != nil {
+		return 0
+	}
+	return parseSyscall(b[:n])
+}
+
+// forget closes the file of a thread that ends.
+func (p *pointers) forget(tid int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.close(tid)
+}
+
+func (p *pointers) close(tid int) {
+	if fd, ok := p.files[tid]; ok {
+		unix.Close(fd)
+		delete(p.files, tid)
+	}
+}
+
+// parseSyscall finds the stack pointer in /proc/PID/syscall
+// (proc_pid_syscall(5)), which has the call's number, its six arguments, the
+// stack pointer and the instruction pointer if the thread is in a call.
+func parseSyscall(b []byte) uint64 {
 	fields := strings.Fields(string(b))
-	const calling = 9 // the number, six arguments, stack pointer, instruction pointer
+	const calling = 9
 	if len(fields) != calling {
 		return 0
 	}

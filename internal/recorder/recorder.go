@@ -318,6 +318,7 @@ func (r *recorder) exit(p *process, when int64) {
 	}
 	r.log.write(Entry{Exit: &Exit{Program: p.program.id, Time: when}})
 	delete(r.processes, p.pid)
+	r.stacks.pointers.forget(p.pid)
 }
 
 // drop counts what there was no room for.
