@@ -89,6 +89,6 @@ can come in between. The programs need not be changed or know of it.`,
 		return fmt.Errorf("%w; see \"%s --help\"", err, c.CommandPath())
 	})
 	c.DisableSuggestions = true // they take several lines
-	c.AddCommand(newRun(), newAudit(), newProbe(), newCalls(), newVersion())
+	c.AddCommand(newRun(), newAudit(), newProbe(), newCalls(), newInstallHeaders(), newVersion())
 	return c
 }
