@@ -63,7 +63,7 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 	r.begun = true
 	for _, fd := range fds {
 		o, ok := objectOf(pid, fd)
-		if !ok {
+		if !ok || p.ignored {
 			continue
 		}
 		rec := (*p.files)[fd]
@@ -75,7 +75,7 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 		}
 		x.kept = append(x.kept, handed{fd, o, rec})
 	}
-	if len(x.kept) > 0 && !p.ignored {
+	if len(x.kept) > 0 {
 		x.env = mentioning(readStrings(ev, env, maxVariables), x.kept)
 		r.mu.Unlock()
 		x.stack, _ = r.stacks.ofWaiting(ev)

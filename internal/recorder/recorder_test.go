@@ -189,3 +189,78 @@ func TestDeeds(t *testing.T) {
 		})
 	}
 }
+
+// TestNoFollow leaves out what the programs do that the command executes.
+func TestNoFollow(t *testing.T) {
+	const script = `python3 -c 'import os; os.dup2(1, 20); os.execlp("true", "true", "second")'`
+	if _, err := exec.LookPath("python3"); err != nil {
+		t.Skip("there is no python3")
+	}
+	for _, noFollow := range []bool{false, true} {
+		got := story(recording(t, Config{StackDepth: 32, NoFollow: noFollow}, "/bin/sh", "-c", script+"; true"))
+		if watched := len(got) > 0; watched == noFollow {
+			t.Errorf("NoFollow %v: %q", noFollow, got)
+		}
+	}
+}
+
+// TestSupervisorDies kills the supervisor in the middle: what it has seen stays.
+func TestSupervisorDies(t *testing.T) {
+	rec, err := New(Config{StackDepth: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Close()
+	first, err := openLog(rec.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := first.id()
+	first.write(Entry{Program: &Program{ID: a, PID: 1}})
+	first.bytes([]byte(`{"Program":{"ID":7,"PI`)) // died here
+	second, err := openLog(rec.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if b := second.id(); b <= a || !second.resumed {
+		t.Errorf("the second supervisor's first ID is %d, after %d", b, a)
+	}
+	second.write(Entry{Program: &Program{ID: 1000, PID: 2}})
+	var pids []int
+	if err := rec.Read(func(e Entry) error { pids = append(pids, e.Program.PID); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(pids, []int{1, 2}) {
+		t.Errorf("the log has the processes %v, want 1 and 2", pids)
+	}
+}
+
+func TestLogIsBounded(t *testing.T) {
+	rec, err := New(Config{StackDepth: 8})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rec.Close()
+	l, err := openLog(rec.log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.size = maxLog - 100
+	for range 1000 {
+		l.write(Entry{Program: &Program{ID: 1, Executable: "/usr/bin/true"}})
+	}
+	var kept, lost uint64
+	if err := rec.Read(func(e Entry) error {
+		if e.Lost != nil {
+			lost = e.Lost.Count
+		} else {
+			kept++
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if kept > 2 || lost < 512 {
+		t.Errorf("%d entries kept, %d lost", kept, lost)
+	}
+}
