@@ -100,15 +100,17 @@ func TestWithout(t *testing.T) {
 // not have, which our own code may make.
 func TestAddOnOldKernel(t *testing.T) {
 	t.Parallel()
-	for _, b := range []build{glibc, musl} {
-		t.Run(b.name, func(t *testing.T) {
-			t.Parallel()
-			m := onKernel("2.6.26", "--add", "cloexec")
-			m.expect = "cloexec"
-			r := m.run(t, b.compile(t, "oldkerneladd.c"))
-			r.passed(t)
-			r.enforced(t)
-		})
+	for _, b := range []build{glibc, musl, i386} {
+		for _, version := range []string{"2.6.22", "2.6.26"} {
+			t.Run(b.name+"/"+version, func(t *testing.T) {
+				t.Parallel()
+				m := onKernel(version, "--add", "cloexec")
+				m.expect = "cloexec"
+				r := m.run(t, b.compile(t, "oldkerneladd.c"))
+				r.passed(t)
+				r.enforced(t)
+			})
+		}
 	}
 }
 

@@ -21,9 +21,16 @@ int main(void)
 		fresh(syscall(SYS_dup, 1));
 		fresh(syscall(SYS_socket, AF_UNIX, SOCK_STREAM, 0));
 		fresh(syscall(SYS_eventfd, 0));
+		fresh(syscall(SYS_fcntl, 1, F_DUPFD, 3));
+#ifdef __i386__
+		unsigned long block[] = {AF_UNIX, SOCK_STREAM, 0};
+		fresh(syscall(SYS_socketcall, 1, block));
+		CHECK(syscall(SYS_statx, AT_FDCWD, ".", 0, 0, NULL) == -1 && errno == ENOSYS);
+#else
 		CHECK(syscall(SYS_pipe2, pair, 0) == -1 && errno == ENOSYS);
 		CHECK(syscall(SYS_eventfd2, 0, O_CLOEXEC) == -1 && errno == ENOSYS);
 		CHECK(syscall(SYS_socket, AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0) == -1 && errno == EINVAL);
+#endif
 	}
 	return done();
 }

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/seed-055cd0c8/indirect/fdcall"
 	"github.com/seed-055cd0c8/indirect/internal/launch"
 	"github.com/seed-055cd0c8/indirect/internal/oldkernel"
 	"github.com/seed-055cd0c8/indirect/supervise"
@@ -36,6 +38,7 @@ func (k *kernelFlags) apply(o *supervise.Options) (func(*supervise.Supervision, 
 	if !k.asked() {
 		return func(*supervise.Supervision, *launch.Spec) error { return nil }, nil
 	}
+	k.Adds = slices.ContainsFunc(fdcall.Linux().All(), func(c fdcall.Call) bool { return o.Policy.Union(&c) != 0 })
 	s, err := oldkernel.New(k.Options)
 	if err != nil {
 		return nil, err

@@ -27,6 +27,11 @@ type Options struct {
 	// Without names what to take away besides: calls ("openat2"), operations
 	// ("fcntl F_DUPFD_CLOEXEC") or flags ("open O_PATH").
 	Without []string
+	// Adds says that descriptors are given flags that the program did not ask
+	// for. What that takes then stays where our own calls are made by the
+	// program's instructions (on all ABIs but the native one), and so does
+	// close-on-exec where the older kernel ignored it.
+	Adds bool
 	// Error is the name of the error that what Without names gives. Empty:
 	// what kernels said before they had it, for calls ENOSYS.
 	Error string
@@ -56,23 +61,33 @@ func New(o Options) (*Simulation, error) {
 		return nil, err
 	}
 	s.gone = named
-	if o.Kernel == "" {
-		return s, nil
+	if o.Kernel != "" {
+		if err := s.age(all, o.Kernel); err != nil {
+			return nil, err
+		}
 	}
-	v, release, err := parse(o.Kernel)
+	if o.Adds {
+		s.keepWhatAddingTakes()
+	}
+	return s, nil
+}
+
+// age takes away what is younger than the kernel.
+func (s *Simulation) age(all []feature, kernel string) error {
+	v, release, err := parse(kernel)
 	if err != nil {
-		return nil, fmt.Errorf("--kernel: %w", err)
+		return fmt.Errorf("--kernel: %w", err)
 	}
 	running, err := Running()
 	if err != nil {
-		return nil, err
+		return err
 	}
 	native := offered(runtime.GOARCH)[0]
 	switch oldest := syscalls.Oldest(native); {
 	case syscalls.Compare(v, running) > 0:
-		return nil, fmt.Errorf("--kernel: Linux %s is newer than this kernel, %s, which cannot give what it lacks", o.Kernel, running)
+		return fmt.Errorf("--kernel: Linux %s is newer than this kernel, %s, which cannot give what it lacks", kernel, running)
 	case syscalls.Compare(v, oldest) < 0:
-		return nil, fmt.Errorf("--kernel: Linux %s could not run %s programs; the oldest one is %s", o.Kernel, native, oldest)
+		return fmt.Errorf("--kernel: Linux %s could not run %s programs; the oldest one is %s", kernel, native, oldest)
 	}
 	s.release = release
 	for _, f := range all {
@@ -85,12 +100,32 @@ func New(o Options) (*Simulation, error) {
 			}
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // firstOwnX32 is where x32 begins to have numbers of its own; and bit 30 makes
 // all its numbers large.
 const firstOwnX32 = 512
+
+// keepWhatAddingTakes brings back what [Options].Adds says.
+func (s *Simulation) keepWhatAddingTakes() {
+	native := offered(runtime.GOARCH)[0]
+	table := fdcall.Linux()
+	for i := range s.gone {
+		g := &s.gone[i]
+		if g.old.Errno == 0 && g.old.Bits&(unix.O_CLOEXEC|unix.MSG_CMSG_CLOEXEC) != 0 {
+			g.nr = fdcall.Numbers{fdcall.None, fdcall.None, fdcall.None, fdcall.None}
+		}
+		for abi, n := range g.nr {
+			if fdcall.ABI(abi) != native && table.ByNumber(fdcall.ABI(abi), n) != nil {
+				g.nr[abi] = fdcall.None
+			}
+		}
+	}
+	s.gone = slices.DeleteFunc(s.gone, func(r removal) bool {
+		return !slices.ContainsFunc(r.nr[:], func(n int32) bool { return n != fdcall.None })
+	})
+}
 
 // before returns what of the feature a kernel lacks. The second result is
 // false if it has it all.

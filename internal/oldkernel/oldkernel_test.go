@@ -220,6 +220,11 @@ func TestGone(t *testing.T) {
 			map[string]unix.Errno{"pipe2": unix.EPERM, "open O_CLOEXEC": unix.EPERM, "getrandom": unix.ENOSYS},
 			[]string{"accept4"},
 		},
+		{
+			Options{Kernel: "2.6.22", Adds: true},
+			map[string]unix.Errno{"pipe2": unix.ENOSYS, "socket SOCK_CLOEXEC": unix.EINVAL, "open O_PATH": 0},
+			[]string{"open O_CLOEXEC", "openat O_CLOEXEC", "recvmsg MSG_CMSG_CLOEXEC"},
+		},
 		{Options{Without: []string{"statx"}}, map[string]unix.Errno{"statx": unix.ENOSYS}, []string{"openat2"}},
 	} {
 		got := gone(t, test.o)
