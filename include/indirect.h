@@ -373,12 +373,17 @@ INDIRECT_FUNCTION int indirect_scatter_(int fd, int cloexec)
 	int attempts, copy;
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < numbers)
 		numbers = (unsigned long)limit.rlim_cur;
-	if (numbers > 3)
-		for (attempts = 0; attempts < 8; attempts++) {
-			copy = indirect_copy_(fd, (int)(3 + indirect_random_() % (numbers - 3)), cloexec);
-			if (copy >= 0 || errno != EMFILE)
-				return copy;
+	for (attempts = 0; attempts < 8 && numbers > 3; attempts++) {
+		copy = indirect_copy_(fd, (int)(3 + indirect_random_() % (numbers - 3)), cloexec);
+		if (copy >= 0)
+			return copy;
+		if (errno == EINVAL) { /* beyond a limit that getrlimit could not tell */
+			numbers /= 2;
+			attempts = 0;
+		} else if (errno != EMFILE) {
+			return -1;
 		}
+	}
 	return indirect_copy_(fd, 0, cloexec); /* nearly all numbers are taken */
 }
 

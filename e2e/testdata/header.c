@@ -1,0 +1,2 @@
+/* The C example, which needs no feature macro. */
+#include "../../examples/indirect-c/descriptors.c"

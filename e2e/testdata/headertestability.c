@@ -1,0 +1,2 @@
+/* The example of a program that copes with every kernel. */
+#include "../../examples/testability/testability.c"
