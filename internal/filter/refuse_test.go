@@ -104,6 +104,9 @@ func TestRandomRefusals(t *testing.T) {
 			t.Fatal(err)
 		}
 		m := loaded(t, program)
+		if r.Unknown == 0 {
+			r.Unknown = endUnknown // what it means
+		}
 		for range 30 {
 			c := call{
 				nr:    rapid.Uint32Range(0, 520).Draw(t, "nr") | rapid.SampledFrom([]uint32{0, x32Bit}).Draw(t, "x32"),
@@ -112,9 +115,6 @@ func TestRandomRefusals(t *testing.T) {
 			}
 			for i := range c.args {
 				c.args[i] = rapid.Uint64Range(0, 3).Draw(t, "value")
-			}
-			if r.Unknown == 0 && added(0, c.nr) < endUnknown {
-				r.Unknown = endUnknown // what zero means
 			}
 			if got, want := m.decide(t, c), refused("amd64", r, c); got != want {
 				t.Fatalf("%+v: %#x, want %#x", c, got, want)
