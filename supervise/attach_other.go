@@ -15,6 +15,12 @@ const (
 // Attached is a thread that we hold, in front of its call or behind it.
 type Attached struct{ TID int }
 
+// ReadAt reads the program's memory, as [io.ReaderAt].
+func (*Attached) ReadAt([]byte, int64) (int, error) { return 0, errImpossible }
+
+// Write writes to the program's memory.
+func (*Attached) Write(uint64, []byte) error { return errImpossible }
+
 // What an architecture must provide. [New] fails here, for want of a stub, so
 // that none of it is reached.
 
