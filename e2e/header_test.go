@@ -85,6 +85,16 @@ func TestHeader(t *testing.T) {
 	})
 }
 
+// Wrong arguments are errors before anything has happened, with and without indirect(2).
+func TestHeaderFaults(t *testing.T) {
+	builds := []build{
+		{"gnu", []string{"gcc", "-I../include"}},
+		{"gnu-musl", []string{"musl-gcc", "-static", "-I../include"}},
+		{"gnu-i386", []string{"gcc", "-m32", "-I../include"}},
+	}
+	each(t, "headerfaults.c", builds, []mode{bare, nothing, cloexec}, selfChecking)
+}
+
 // Built with the headers of Linux 2.6.26, it has nothing of what came later,
 // wherever it runs.
 func TestHeaderBuiltWithOldHeaders(t *testing.T) {
