@@ -26,6 +26,10 @@ func TestScripts(t *testing.T) {
 		Dir:                 "testdata/script",
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
+		Setup: func(e *testscript.Env) error {
+			e.Setenv("GORACE", "atexit_sleep_ms=0") // a second for each process
+			return nil
+		},
 		Cmds:                map[string]func(*testscript.TestScript, bool, []string){"status": status},
 	})
 }

@@ -129,7 +129,7 @@ func TestUnrefusedCallsAreConstant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range []uint32{unix.SYS_READ, unix.SYS_OPENAT, unix.SYS_PIPE, 471, 512} {
+	for _, n := range []uint32{0, 22, 257, 471, 512} {
 		if !isConstAllow(program, n, unix.AUDIT_ARCH_X86_64) {
 			t.Errorf("the program runs for call %d", n)
 		}
