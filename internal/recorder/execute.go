@@ -77,9 +77,7 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 	}
 	if len(x.kept) > 0 {
 		x.env = mentioning(readStrings(ev, env, maxVariables), x.kept)
-		r.mu.Unlock()
-		x.stack, _ = r.stacks.ofWaiting(ev)
-		r.mu.Lock()
+		x.stack, _ = r.stacks.ofWaiting(ev, pid, s.Stack)
 	}
 	p.exec = x
 	r.confirmLater(p, x, leastPatience)

@@ -16,6 +16,7 @@ import (
 // Entry is a line of the log. One of its pointers is set.
 type Entry struct {
 	Program  *Program  `json:",omitempty"`
+	Module   *Module   `json:",omitempty"`
 	Stack    *Stack    `json:",omitempty"`
 	Creation *Creation `json:",omitempty"`
 	Race     *Race     `json:",omitempty"`

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -84,8 +85,9 @@ func TestProcess(t *testing.T) {
 	pid := cmd.Process.Pid
 	var p pointers
 	p.files = make(map[int]int)
-	for range 1000 { // until it sleeps
-		if p.of(pid) != 0 {
+	const sleeps = "230 " // clock_nanosleep
+	for range 2000 {
+		if b, err := readSmall(procName(pid, "syscall")); err != nil || strings.HasPrefix(string(b), sleeps) {
 			break
 		}
 		time.Sleep(time.Millisecond)

@@ -151,17 +151,20 @@ func (r *recorder) create(ev *supervise.Event, row *fdcall.Call) supervise.Decis
 	when, pid := now(), ev.Process()
 	r.mu.Lock()
 	p := r.process(pid, ev.TID)
-	r.mu.Unlock()
 	if p == nil || p.ignored {
+		r.mu.Unlock()
 		return supervise.Continue()
 	}
+	alone, image := !p.threaded && !p.shared, p.image
+	rec := record{program: p.program, tid: ev.TID, made: when, others: p.threaded, origin: Created}
+	r.mu.Unlock()
 	c.path = readPath(ev, &c)
-	rec := record{program: p.program, tid: ev.TID, call: c, made: when, others: p.threaded, origin: Created}
-	if row.Gives == fdcall.Exact || p.program.shell {
+	rec.call = c
+	if row.Gives == fdcall.Exact || rec.program.shell {
 		rec.origin = Placed // a shell's redirections are by number, and its users' wish
 	}
-	numbers, known := r.predict(p, ev, &c)
-	stack, ok := r.stacks.ofWaiting(ev)
+	numbers, known := predict(ev, &c, alone)
+	stack, ok := r.stacks.ofWaiting(ev, pid, image.Stack)
 	if known && ok {
 		rec.stack = stack
 		r.record(p, rec, numbers)
@@ -170,7 +173,7 @@ func (r *recorder) create(ev *supervise.Event, row *fdcall.Call) supervise.Decis
 	return supervise.Continue().Watch(ev,
 		func(a *supervise.Attached) {
 			if !ok {
-				stack = r.stacks.ofAttached(ev, a)
+				stack = r.stacks.ofAttached(ev, a, pid, image.Stack)
 			}
 			rec.stack = stack
 		},
@@ -198,8 +201,9 @@ func (r *recorder) record(p *process, rec record, numbers []int) {
 	}
 }
 
-// predict tells which numbers a call will give, if that can be told.
-func (r *recorder) predict(p *process, ev *supervise.Event, c *call) (numbers []int, ok bool) {
+// predict tells which numbers a call will give, if that can be told: alone
+// says that no other thread creates descriptors in the same table.
+func predict(ev *supervise.Event, c *call, alone bool) (numbers []int, ok bool) {
 	if c.row.Gives == fdcall.Exact {
 		old, fd := int(int32(c.args[0])), int(int32(c.args[c.row.GivesArg]))
 		if old == fd || !isOpen(ev.TID, old) {
@@ -207,7 +211,7 @@ func (r *recorder) predict(p *process, ev *supervise.Event, c *call) (numbers []
 		}
 		return []int{fd}, true
 	}
-	if p.threaded || p.shared {
+	if !alone {
 		return nil, false
 	}
 	count, from := 0, 0
@@ -248,11 +252,12 @@ func (r *recorder) flag(ev *supervise.Event, w *watched, pid int, when int64) {
 			raced = append(raced, rec)
 		}
 	}
+	image, threads, program := p.image, p.threaded, p.program
 	r.mu.Unlock()
 	switch {
 	case set && len(raced) == 0:
 	case set:
-		stack, _ := r.stacks.ofWaiting(ev)
+		stack, _ := r.stacks.ofWaiting(ev, pid, image.Stack)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		for _, rec := range raced {
@@ -269,11 +274,11 @@ func (r *recorder) flag(ev *supervise.Event, w *watched, pid int, when int64) {
 		if first <= 2 || !isOpen(pid, first) {
 			return
 		}
-		stack, _ := r.stacks.ofWaiting(ev)
+		stack, _ := r.stacks.ofWaiting(ev, pid, image.Stack)
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.put(p, &record{
-			origin: Cleared, program: p.program, tid: ev.TID, fd: first, made: when, stack: stack, others: p.threaded,
+			origin: Cleared, program: program, tid: ev.TID, fd: first, made: when, stack: stack, others: threads,
 			call: call{name: w.name, args: ev.Args},
 		})
 	}
