@@ -25,8 +25,18 @@ func (k *kernelFlags) register(c *cobra.Command) {
 	flags.StringSliceVar(&k.Without, "without", nil, "take away the system calls, operations or flags `NAMES`, with commas between them")
 	flags.StringVar(&k.Error, "without-error", "", "let what --without names fail with `ERROR`, such as EPERM, instead of what older kernels say")
 	flags.BoolVar(&k.bisect, "bisect-kernel", false, "find the oldest kernel on which the command exits 0, by running it several times")
-	complete(c, "without", oldkernel.Names())
+	completeLater(c, "without", oldkernel.Names)
 	complete(c, "without-error", []string{"ENOSYS", "EPERM", "EACCES", "EINVAL"})
+}
+
+// completeLater is complete for values that take a while to list.
+func completeLater(c *cobra.Command, flag string, values func() []string) {
+	err := c.RegisterFlagCompletionFunc(flag, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return values(), cobra.ShellCompDirectiveNoFileComp
+	})
+	if err != nil {
+		panic(err) // there is no such flag: see complete
+	}
 }
 
 // asked reports whether an older kernel is asked for.

@@ -65,13 +65,15 @@ if indirect itself failed.`,
 			}
 			return nil
 		},
-		ValidArgsFunction: cobra.FixedCompletions(probeNames(), cobra.ShellCompDirectiveNoFileComp),
+		ValidArgsFunction: func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+			return probeNames(), cobra.ShellCompDirectiveNoFileComp
+		},
 	}
 	f := c.Flags()
 	f.StringVar(&format, "format", probe.Formats()[0], "print as `FORMAT`: "+strings.Join(probe.Formats(), ", "))
 	f.StringSliceVar(&required, "require", nil, "exit 1 unless the calls `NAMES`, with commas between them, are present")
 	complete(c, "format", probe.Formats())
-	complete(c, "require", probeNames())
+	completeLater(c, "require", probeNames)
 	return c
 }
 

@@ -41,7 +41,10 @@ func (e *examiner) examine(x subject) Finding {
 	f := Finding{Name: x.name, Cloexec: flagOf(x.row, x.row.CloexecBits, fdcall.Cloexec), Nonblock: flagOf(x.row, x.row.NonblockBits, fdcall.Nonblock)}
 	t, ok := e.trials[x.name]
 	if !ok {
-		f.State, f.Detail = Unknown, "not tried: it would leave something behind"
+		f.State, f.Detail = Unknown, "not tried: it takes a network interface"
+		if f.Cloexec == Always {
+			f.Cloexec = NotTried
+		}
 		return f
 	}
 	var born fdcall.Want

@@ -84,9 +84,9 @@ func (r *Report) outlook(p *launch.Process, sync bool) {
 	say := func(s string) { r.Run = append(r.Run, s) }
 	say("starts, and gives new descriptors their flags inside the program, after the first call from each place")
 	if sync {
-		say("a call from a new place costs some ten microseconds: the supervisor is woken on the same CPU")
+		say("a call from a new place costs some hundred microseconds, once")
 	} else {
-		say("a call from a new place costs some hundred microseconds: synchronous wake-up came with Linux 6.6")
+		say("a call from a new place costs some two hundred microseconds, once: synchronous wake-up came with Linux 6.6")
 	}
 	if !p.WaitKillable() {
 		say("a signal handler that runs during a call from a new place interrupts it, and it is made again: killable wait came with Linux 5.19")
