@@ -223,3 +223,54 @@ func TestInstalledHeader(t *testing.T) {
 	}
 	bare.run(t, program).passed(t)
 }
+
+// The programs in the manual pages work as they are.
+func TestManualExamples(t *testing.T) {
+	t.Parallel()
+	for _, page := range []struct {
+		name           string
+		bare, indirect string // what the program prints
+	}{
+		{"indirect.2", "close-on-exec: no, no\n", "close-on-exec: yes, yes\n"},
+		{"nonseqfd.2", "still here\n", "still here\n"},
+		{"paccept.2", "ended\n", "ended\n"},
+		{"indirect_available.3", "native\n", "native\n"},
+	} {
+		t.Run(page.name, func(t *testing.T) {
+			t.Parallel()
+			if !works(glibc) {
+				t.Skip("gcc cannot make programs here")
+			}
+			text, err := os.ReadFile(filepath.Join("../docs/man", page.name))
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, source, found := strings.Cut(string(text), "\n.EX\n#")
+			if !found {
+				t.Fatal("the page has no program")
+			}
+			source, _, _ = strings.Cut(source, "\n.EE\n")
+			source = "#" + strings.NewReplacer(`\e`, `\`, `\-`, `-`, `\&`, ``).Replace(source)
+			file := filepath.Join(t.TempDir(), "example.c")
+			if err := os.WriteFile(file, []byte(source+"\n"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			program := strings.TrimSuffix(file, ".c")
+			out, err := exec.Command("gcc", "-std=gnu89", "-pedantic", "-Wall", "-Wextra", "-Werror", "-I../include", "-o", program, file).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for _, run := range []struct {
+				mode
+				want string
+			}{{bare, page.bare}, {nothing, page.indirect}} {
+				// SIGTERM is what paccept's program waits for.
+				r := run.run(t, "timeout", "--preserve-status", "2", program)
+				r.passed(t)
+				if got := r.stdout + r.stderr; got != run.want {
+					t.Errorf("%s: prints %q, want %q", run.name, got, run.want)
+				}
+			}
+		})
+	}
+}

@@ -398,8 +398,13 @@ INDIRECT_FUNCTION int indirect_give_(int fd, int flags)
 		goto failed;
 	if (flags & O_NONSEQFD) {
 		moved = indirect_scatter_(fd, flags & O_CLOEXEC);
-		indirect_close_(fd);
-		return moved;
+		if (moved >= 0) {
+			indirect_close_(fd);
+			return moved;
+		}
+		if (errno != EMFILE)
+			goto failed;
+		/* No other number is free: it keeps its own. */
 	}
 	if ((flags & O_CLOEXEC) && fcntl(fd, F_SETFD, FD_CLOEXEC) == -1)
 		goto failed;
