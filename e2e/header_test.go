@@ -108,6 +108,16 @@ func TestHeaderBuiltWithOldHeaders(t *testing.T) {
 	})
 }
 
+// Built where calls without flags never were, it has all that the others have.
+func TestHeaderBuiltOnNewArchitectures(t *testing.T) {
+	each(t, "headernew.c", []build{headerC89, headerMusl}, []mode{bare, nothing, all}, func(t *testing.T, m mode, program string) {
+		r := m.run(t, program)
+		r.passed(t)
+		r.enforced(t)
+		parseWays(t, r.stdout).check(t, always)
+	})
+}
+
 // On older kernels it takes what they have, in the same program.
 func TestHeaderOnOldKernels(t *testing.T) {
 	t.Parallel()

@@ -175,12 +175,51 @@ static void masks(void)
 	close(l);
 }
 
+static volatile int interrupted;
+
+static void *send_signals(void *thread)
+{
+	unsigned seed = 1;
+	for (int i = 0; i < 1000; i++) {
+		pthread_kill(*(pthread_t *)thread, SIGUSR1);
+		for (double start = now(); interrupted <= i;)
+			if (now() - start > 10) {
+				dprintf(2, "signal %d: handled %d, but %d waits ended\n", i, handled, interrupted);
+				_exit(1);
+			}
+		for (volatile int pause = rand_r(&seed) % 300; pause > 0; pause--)
+			;
+	}
+	return NULL;
+}
+
+// Signals at every moment: each ends one wait, or stays pending.
+static void storm(void)
+{
+	struct sockaddr_in a;
+	sigset_t unblock;
+	pthread_t self = pthread_self(), t;
+	int l = tcp(&a), before = handled;
+	fcntl(l, F_SETFL, 0);
+	pthread_sigmask(SIG_BLOCK, NULL, &unblock); // masks has blocked SIGUSR1
+	sigdelset(&unblock, SIGUSR1);
+	REQUIRE(pthread_create(&t, NULL, send_signals, &self) == 0);
+	while (interrupted < 1000) {
+		FAILS(EINTR, paccept(l, NULL, NULL, &unblock, O_CLOEXEC));
+		interrupted++;
+		CHECK(handled == before + interrupted);
+	}
+	pthread_join(t, NULL);
+	close(l);
+}
+
 int main(void)
 {
 	errors();
 	flags();
 	events();
 	masks();
+	storm();
 	errno = 7;
 	indirect_offered_ = 0;
 	CHECK(indirect_available() == indirect_available() && errno == 7);
