@@ -21,6 +21,8 @@ type request struct {
 	asked fdcall.Want   // what the program itself asked for, by an added call
 	added *fdcall.Added // that call, or nil
 	mask  uint64        // where the signal mask for the wait is, or 0
+
+	inStub bool // it can only be run by the stub
 }
 
 // runAdded runs an added call: in process from the next time on, if it can be.
@@ -38,7 +40,7 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 	if errors.As(err, &errno) && e.inImage(n) {
 		return e.listener.Fail(n.ID, errno) // the stub has left it to us
 	}
-	inPlace := abi != native || q.call != nil && e.trapped(q.call) || a.Nr == fdcall.NrSysletRingWait
+	inPlace := abi != native || q.call != nil && e.trapped(q.call)
 	h, ok := e.header(tid)
 	switch {
 	case inPlace:
@@ -56,6 +58,8 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 		return e.listener.Fail(n.ID, errno)
 	case err != nil:
 		return err
+	case q.inStub:
+		return e.listener.Fail(n.ID, unix.ENOSYS)
 	case q.mask != 0 && e.waits(n, q):
 		return e.waitMasked(n, abi, q)
 	}
@@ -78,7 +82,8 @@ func (e *engine) decode(n listener.Notification, abi fdcall.ABI, a *fdcall.Added
 		if tracee.Peek(int(n.TID), n.Args[0], ring[:]) < len(ring) {
 			return q, errUnreadable
 		}
-		return q, unix.ENOSYS
+		q.inStub = true
+		return q, nil
 	}
 	flags := uint32(n.Args[a.FlagsArg])
 	q.call = e.table.ByID(a.Runs)
@@ -115,7 +120,7 @@ func (e *engine) decode(n listener.Notification, abi fdcall.ABI, a *fdcall.Added
 // decodeIndirect reads the structures of indirect(2): a call's number and six
 // arguments, and its file flags.
 func (e *engine) decodeIndirect(n listener.Notification, abi fdcall.ABI, q request) (request, error) {
-	const registers, fileFlags = 7, 4
+	const registers, fileFlags, sysletArgs = 7, 4, 32
 	word := 8
 	if abi == fdcall.I386 {
 		word = 4
@@ -134,6 +139,10 @@ func (e *engine) decodeIndirect(n listener.Notification, abi fdcall.ABI, q reque
 		} else {
 			regs[i] = binary.LittleEndian.Uint64(b[i*word:])
 		}
+	}
+	if n.Args[2] > fileFlags && n.Args[2] <= sysletArgs && abi == native {
+		q.inStub = true // or nowhere
+		return q, nil
 	}
 	params := make([]byte, fileFlags)
 	size := min(n.Args[2], fileFlags)
@@ -207,11 +216,45 @@ func (e *engine) addSet(tid int, m *tracee.Memory, p *program, asked fdcall.Want
 		}
 		p.sets[asked] = rows
 	}
+	if s.header.Sets == 0 {
+		for at, part := range p.code.Rest() {
+			if err := m.Write(uint64(e.Base+at), part); err != nil {
+				return err
+			}
+		}
+	}
 	if err := m.Write(uint64(e.Base+image.SetAt(asked)), rows); err != nil {
 		return err
 	}
 	s.header.Sets |= 1 << asked
 	return s.writeHeader()
+}
+
+// setArena writes down where the process keeps its syslets, and returns the
+// address that holds: that of the first thread that has mapped one, or 0.
+func (e *engine) setArena(tid int, address uint64) int64 {
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return 0
+	}
+	defer m.Close()
+	if !tracee.Writable(tid, address, image.ArenaSize) {
+		return 0
+	}
+	e.images.Lock()
+	defer e.images.Unlock()
+	s, err := e.loadImage(tid, m)
+	switch {
+	case err != nil:
+		return 0
+	case s.header.Arena != 0:
+		return int64(s.header.Arena)
+	}
+	s.header.Arena = address
+	if s.writeHeader() != nil {
+		return 0
+	}
+	return int64(address)
 }
 
 // rowOf is where the ledger counts a request.

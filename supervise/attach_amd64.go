@@ -214,6 +214,10 @@ func (e *engine) again(n listener.Notification) error {
 // landed fills the image of a thread that has waited for it in vain.
 func (e *engine) landed(n listener.Notification) {
 	tid := int(n.TID)
+	if n.Args[1] == image.ArenaMapped {
+		e.answer(e.listener.Return(n.ID, e.setArena(tid, n.Args[0])))
+		return
+	}
 	if uint32(n.Args[0]) == e.Base || mappedAt(tid, e.Base) {
 		p, err := e.program(tid)
 		if err == nil {
@@ -238,7 +242,7 @@ func (e *engine) fill(tid int, m *tracee.Memory, p *program, ret uint64) error {
 	if ret != 0 {
 		s.add(ret)
 	}
-	if err := m.Write(uint64(e.Base), p.code.Bytes(s.header, s.thunks)); err != nil {
+	if err := m.Write(uint64(e.Base)+image.FilledAt, p.code.Bytes(s.header, s.thunks)); err != nil {
 		return err
 	}
 	if err := s.writeHeader(); err != nil {

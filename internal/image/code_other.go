@@ -11,5 +11,6 @@ import (
 // A new architecture is a stub_ARCH.s and a code_ARCH.go.
 var errNoStub = fmt.Errorf("there is no stub for %s yet: %w", runtime.GOARCH, errors.ErrUnsupported)
 
-func stubText() ([]byte, error)    { return nil, errNoStub }
-func landingText() ([]byte, error) { return nil, errNoStub }
+func stubText() ([]byte, int, error) { return nil, 0, errNoStub }
+func landingText() ([]byte, error)   { return nil, errNoStub }
+func kinds() []byte                  { return nil }

@@ -7,13 +7,15 @@
 // a run, below 2 GiB, so that a trampoline needs only a 32-bit address and the
 // seccomp filter can recognise the stub's own calls by instruction pointer.
 //
-//	base + 0x0000  stub
-//	base + 0x0e00  index: one byte for each call number, 0 or 1 + its first row
-//	base + 0x1000  header
-//	base + 0x1040  rows
-//	base + 0x1d40  the stub's own thunk, by which it runs a call for an added one
-//	base + 0x1d60  family: the added calls that are variants of another
-//	base + 0x1e60  thunks
+//	base + 0x1000  the stub's entry; what comes before is written when a
+//	               program first makes an added call
+//	base + 0x1c00  index: one byte for each call number, 0 or 1 + its first row
+//	base + 0x1e00  header
+//	base + 0x1e40  rows
+//	base + 0x2b40  the stub's own thunks, by which it runs calls for added ones
+//	base + 0x2ba0  family: the added calls that are variants of another
+//	base + 0x2ca0  thunks
+//	base + 0x4600  kinds: for syslets, which calls may block
 //	base + 0x4800  sets: for each set of properties that indirect(2) can ask
 //	               for, an index and rows; written when they are first asked for
 package image
@@ -31,9 +33,12 @@ import (
 // Size is the length of the mapping in bytes.
 const Size = 64 << 10
 
-// Filled is how many bytes of the mapping are written when it is made: the
-// stub, the rows and the first thunks lie in these two pages.
-const Filled = 2 * 4096
+// FilledAt and Filled are where and how many bytes of the mapping are written
+// when it is made: the stub, the rows and the first thunks lie in these two pages.
+const (
+	FilledAt = entryAt
+	Filled   = 2 * 4096
+)
 
 // Landed is the number of the call by which a process says that it has mapped
 // its image (argument 0: the low half of mmap's result).
@@ -43,26 +48,30 @@ const Landed = 2015
 const StubSize = indexAt
 
 const (
-	indexAt    = 0xe00
-	headerAt   = 0x1000
-	rowsAt     = 0x1040
-	maxRows    = 52
-	ownThunkAt = rowsAt + maxRows*rowSize
-	familyAt   = ownThunkAt + thunkSize
-	thunksAt   = familyAt + families*familySize
-	setsAt     = Size - sets*setSize
-	rowSize    = 64
-	thunkSize  = 32
-	familySize = 32
-	families   = 8
-	numbers    = 512
-	sets       = 8 // subsets of three properties
-	maxSetRows = 84
-	setSize    = numbers + maxSetRows*rowSize
+	entryAt       = 0x1000
+	indexAt       = 0x1c00
+	headerAt      = 0x1e00
+	rowsAt        = 0x1e40
+	maxRows       = 52
+	ownThunkAt    = rowsAt + maxRows*rowSize
+	triedThunkAt  = ownThunkAt + thunkSize
+	helperThunkAt = triedThunkAt + thunkSize
+	familyAt      = helperThunkAt + thunkSize
+	thunksAt      = familyAt + families*familySize
+	kindsAt       = setsAt - numbers
+	setsAt        = Size - sets*setSize
+	rowSize       = 64
+	thunkSize     = 32
+	familySize    = 32
+	families      = 8
+	numbers       = 512
+	sets          = 8 // subsets of three properties
+	maxSetRows    = 84
+	setSize       = numbers + maxSetRows*rowSize
 )
 
 // MaxThunks is how many call sites one image can divert.
-const MaxThunks = (setsAt - thunksAt) / thunkSize
+const MaxThunks = (kindsAt - thunksAt) / thunkSize
 
 // HeaderAt is the offset of the [Header].
 const HeaderAt = headerAt
@@ -76,10 +85,11 @@ type Header struct {
 	Flags  Flags
 	Owner  uint32 // thread group that was last seen to own the image
 	Sets   uint32 // bit w is set if the rows for asked properties w are there
+	Arena  uint64 // where the process keeps its syslets, or 0
 }
 
 // HeaderSize is the length of a [Header] in memory.
-const HeaderSize = 24
+const HeaderSize = 32
 
 // Flags are facts about an image.
 type Flags uint32
@@ -98,7 +108,8 @@ func (h *Header) Marshal() []byte {
 	b = binary.LittleEndian.AppendUint32(b, h.Thunks)
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Flags))
 	b = binary.LittleEndian.AppendUint32(b, h.Owner)
-	return binary.LittleEndian.AppendUint32(b, h.Sets)
+	b = binary.LittleEndian.AppendUint32(b, h.Sets)
+	return binary.LittleEndian.AppendUint64(b, h.Arena)
 }
 
 // ParseHeader reads a header out of a process's memory. It reports false if
@@ -113,6 +124,7 @@ func ParseHeader(b []byte, magic uint64) (Header, bool) {
 		Flags:  Flags(binary.LittleEndian.Uint32(b[12:])),
 		Owner:  binary.LittleEndian.Uint32(b[16:]),
 		Sets:   binary.LittleEndian.Uint32(b[20:]),
+		Arena:  binary.LittleEndian.Uint64(b[24:]),
 	}
 	return h, h.Magic == magic && h.Thunks <= MaxThunks
 }
@@ -176,23 +188,33 @@ const (
 	flagsNowhere = 0xff
 )
 
-// Code is the content of an image's first pages.
+// Code is the content of an image.
 type Code struct {
-	pages [Filled]byte
+	first [Filled]byte // from FilledAt
+	rest  []byte       // what ends there: see [Code.Rest]
+}
+
+// at is the place in the first pages of an offset in the image.
+func (c *Code) at(offset uint32) []byte { return c.first[offset-FilledAt:] }
+
+// Rest returns the parts of the image that only added calls need, by offset.
+func (c *Code) Rest() map[uint32][]byte {
+	return map[uint32][]byte{entryAt - uint32(len(c.rest)): c.rest, kindsAt: kinds()}
 }
 
 // Build compiles the table's amd64 calls, with the properties that want names
 // for each, into the content of images at base.
 func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want, base uint32) (*Code, error) {
-	stub, err := stubText()
+	stub, entry, err := stubText()
 	if err != nil {
 		return nil, err
 	}
-	if len(stub) > indexAt {
-		return nil, fmt.Errorf("the stub is %d bytes long, the image has room for %d", len(stub), indexAt)
+	if entry > entryAt || len(stub)-entry > indexAt-entryAt {
+		return nil, fmt.Errorf("the stub has %d bytes before its entry and %d after it: the image has no room for them", entry, len(stub)-entry)
 	}
 	code := new(Code)
-	copy(code.pages[:], stub)
+	code.rest = stub[:entry]
+	copy(code.at(entryAt), stub[entry:])
 	index, rows, err := compileRows(t, maxRows, func(c *fdcall.Call) (row, bool, error) {
 		p, ok := t.Plan(c, want(c))
 		if !ok {
@@ -204,20 +226,25 @@ func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want, base uint32) (*
 	if err != nil {
 		return nil, err
 	}
-	copy(code.pages[indexAt:], index)
-	copy(code.pages[rowsAt:], rows)
-	back, err := offset(stub, runBack)
-	if err != nil {
-		return nil, err
+	copy(code.at(indexAt), index)
+	copy(code.at(rowsAt), rows)
+	for _, own := range []struct {
+		at     uint32
+		leadTo []byte
+	}{{ownThunkAt, afterNested}, {triedThunkAt, afterAttempt}, {helperThunkAt, afterHelper}} {
+		to, err := place(own.leadTo)
+		if err != nil {
+			return nil, err
+		}
+		copy(code.at(own.at), thunk(own.at, uint64(base+to)))
 	}
-	copy(code.pages[ownThunkAt:], thunk(ownThunkAt, uint64(base+back)))
 	for _, a := range fdcall.AddedCalls() {
 		if a.Runs != "" {
 			b, err := family(t, &a)
 			if err != nil {
 				return nil, fmt.Errorf("compile %s for the stub: %w", a.Name, err)
 			}
-			copy(code.pages[familyAt+(a.Nr-fdcall.NrIndirect)*familySize:], b)
+			copy(code.at(familyAt+uint32(a.Nr-fdcall.NrIndirect)*familySize), b)
 		}
 	}
 	return code, nil
@@ -405,14 +432,15 @@ func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
 	return r, nil
 }
 
-// Bytes returns the content of an image with the header h and its thunks, but
-// without the header's mark: it is written last, and makes the image one.
+// Bytes returns the content of an image with the header h and its thunks, from
+// [FilledAt] on, but without the header's mark: it is written last, and makes
+// the image one.
 func (c *Code) Bytes(h Header, thunks []byte) []byte {
 	h.Magic = 0
-	b := make([]byte, max(Filled, thunksAt+len(thunks)))
-	copy(b, c.pages[:])
-	copy(b[headerAt:], h.Marshal())
-	copy(b[thunksAt:], thunks)
+	b := make([]byte, max(Filled, thunksAt-FilledAt+len(thunks)))
+	copy(b, c.first[:])
+	copy(b[headerAt-FilledAt:], h.Marshal())
+	copy(b[thunksAt-FilledAt:], thunks)
 	return b
 }
 
@@ -423,6 +451,13 @@ func ThunkAddress(base uint32, i int) uint32 { return base + thunksAt + uint32(i
 // whose call the stub runs for an added one. The frame of the added call is then
 // the next one, at [NestedSize].
 func OwnThunk(base uint32) uint64 { return uint64(base) + ownThunkAt }
+
+// ArenaMapped as argument 1 of [Landed] says that argument 0 is the address of
+// a mapping of argument 2 bytes, for the process's syslets.
+const ArenaMapped = 1
+
+// ArenaSize is its size in bytes.
+const ArenaSize = 4 << 20
 
 // NestedSize is how far above the frame of a call that is run for an added call
 // the added call's own frame is.
@@ -436,7 +471,7 @@ func Thunk(i int, ret uint64) []byte { return thunk(thunksAt+uint32(i)*thunkSize
 func thunk(at uint32, ret uint64) []byte {
 	b := make([]byte, 0, thunkSize)
 	b = append(b, 0xe9) // jmp stub
-	b = binary.LittleEndian.AppendUint32(b, -(at + 5))
+	b = binary.LittleEndian.AppendUint32(b, entryAt-(at+5))
 	b = append(b, 0x0f, 0x05)              // syscall
 	b = append(b, 0xff, 0x25, 11, 0, 0, 0) // jmp *11(%rip)
 	b = append(b, make([]byte, thunkReturnAt-len(b))...)
@@ -520,30 +555,33 @@ func ParseFrame(b []byte) (Frame, bool) {
 	return f, true
 }
 
-// Places in the stub that others must know: see stub_amd64.s.
+// Places in the stub that others must know, by their code: see stub_amd64.s.
 var (
-	issue   = []byte{0x8b, 0x43, 0x08, 0x0f, 0x05} // mov 8(%rbx),%eax; syscall: where it makes the program's call
-	runBack = []byte{0x48, 0x8d, 0x64, 0x24, 0x80} // lea -128(%rsp),%rsp: where its own thunk leads
+	issue        = []byte{0x8b, 0x43, 0x08, 0x0f, 0x05}                   // mov 8(%rbx),%eax; syscall: where it makes the program's call
+	afterNested  = []byte{0x48, 0x8d, 0x64, 0x24, 0x80}                   // lea -128(%rsp),%rsp
+	afterAttempt = []byte{0x48, 0x81, 0xec, 0x80, 0x00, 0x00, 0x00}       // sub $128,%rsp
+	afterHelper  = []byte{0x48, 0x8d, 0x9c, 0x24, 0x00, 0xfc, 0xff, 0xff} // lea -1024(%rsp),%rbx
 )
 
 // Issued returns the offset in the image of the instruction that follows the
 // program's own call in the stub.
 func Issued() (uint32, error) {
-	stub, err := stubText()
-	if err != nil {
-		return 0, err
-	}
-	at, err := offset(stub, issue)
+	at, err := place(issue)
 	return at + uint32(len(issue)), err
 }
 
-// offset finds the one place in the stub that has the given code.
-func offset(stub, code []byte) (uint32, error) {
+// place returns the offset in the image of the one place in the stub that has
+// the given code.
+func place(code []byte) (uint32, error) {
+	stub, entry, err := stubText()
+	if err != nil {
+		return 0, err
+	}
 	at := bytes.Index(stub, code)
 	if at < 0 || bytes.Contains(stub[at+1:], code) {
 		return 0, fmt.Errorf("the stub has not one place with the code % x", code)
 	}
-	return uint32(at), nil
+	return uint32(entryAt - entry + at), nil
 }
 
 // ThunkIndex returns which thunk of the image at base begins at address.

@@ -16,7 +16,7 @@ func TestBuildEveryWish(t *testing.T) {
 		if err != nil {
 			t.Fatalf("want %d: %v", w, err)
 		}
-		for n, first := range code.pages[indexAt : indexAt+numbers] {
+		for n, first := range code.at(indexAt)[:numbers] {
 			var planned bool
 			for _, c := range table.ByNumber(fdcall.AMD64, int32(n)) {
 				_, ok := table.Plan(c, w)
@@ -85,7 +85,7 @@ func TestThunk(t *testing.T) {
 		thunk := Thunk(i, uint64(0x7f0000000000+i))
 		// jmp rel32 must lead to the image's first byte.
 		address := ThunkAddress(base, i)
-		if to := address + 5 + binary.LittleEndian.Uint32(thunk[1:]); thunk[0] != 0xe9 || to != base {
+		if to := address + 5 + binary.LittleEndian.Uint32(thunk[1:]); thunk[0] != 0xe9 || to != base+entryAt {
 			t.Fatalf("thunk %d jumps to %#x", i, to)
 		}
 		if got, ok := ThunkIndex(base, uint64(address)); !ok || got != i {

@@ -7,16 +7,21 @@
 // layout_test.go checks the offsets against the Go structures.
 
 // Image layout, from a base that is a multiple of 64 KiB.
-#define INDEX 0xe00 // one byte for each system call number: 0, or 1 + its first row
+#define INDEX 0x1c00 // one byte for each system call number: 0, or 1 + its first row
 #define NUMBERS 512
-#define HEADER 0x1000
-#define ROWS 0x1040
+#define HEADER 0x1e00
+#define ROWS 0x1e40
 #define ROWSHIFT 6
-#define OWNTHUNK 0x1d40 // leads back into the stub
-#define FAMILY 0x1d60
+#define ENTRY 0x1000
+#define OWNTHUNK 0x2b40 // leads back into the stub
+#define FAMILY 0x2ba0
 #define SETS 0x4800 // for each set of asked properties: an index, and rows
 #define SETSIZE 0x1700
 #define HEADER_SETS (HEADER+20) // which of them are there
+#define HEADER_ARENA (HEADER+24) // where syslets are kept, or 0
+#define KINDS 0x4600 // one byte for each system call number: may it block?
+#define TRIEDTHUNK 0x2b60 // leads to what follows a non-blocking attempt
+#define HELPERTHUNK 0x2b80 // leads to what follows a helper's call
 #define UNCHANGED 0xff // in their index: a call that needs no row
 #define LEFT 0xfe // a call for the supervisor
 
@@ -64,6 +69,7 @@
 #define ADDED 2007
 #define ADDEDS 8
 #define FORMER_INDIRECT 286
+#define FORMER_WAIT 287
 #define NROPEN_SHIFT 20
 
 // struct thunk
@@ -111,10 +117,67 @@
 #define F_PARAMS -8
 #define F_COPYLOCAL -64 // struct iovec
 #define F_COPYREMOTE -48 // struct iovec
+// While a syslet is handed over:
+#define F_MASK -8
 // While paccept waits:
 #define F_POLLFD -16
 #define F_OPTION -24
 #define F_OPTIONLEN -32
+
+// An arena has a lock and room for syslets, each of them in a slot that is also
+// its helper's stack.
+#define ARENASIZE 0x400000
+#define ARENA_LOCK 4
+#define SLOTSIZE 1024
+#define S_TAKEN 0
+#define S_REGS 8 // the call: its number and six arguments
+#define S_RING 64 // struct syslet_args
+#define S_DATA 72
+#define S_IP 80
+#define S_SP 88
+#define S_MASK 144
+#define S_LOCAL 152 // struct iovec
+#define S_REMOTE 168 // struct iovec
+#define S_STATUS 184 // struct syslet_completion
+#define S_STATUSDATA 192
+#define S_HEAD 200 // struct syslet_ring, without its completions
+#define S_ELEMENTS 208
+#define S_IOVEC 216
+#define S_PID 232
+#define S_ALL 240
+#define S_ARENA 248
+#define S_RESULT 256
+#define S_FRAME (SLOTSIZE-FRAME)
+
+// struct syslet_ring
+#define RING_ELEMENTS 8
+#define RING_COMP 16
+
+// KINDS
+#define KIND_DIRECT 1 // does not block, or concerns its thread
+#define KIND_REFUSED 2 // returns twice, or not to its caller
+#define KIND_FLAGS2 3 // takes MSG_DONTWAIT in argument 2
+#define KIND_FLAGS3 4 // the same in argument 3
+#define KIND_READ 5
+#define KIND_PREAD 6
+#define KIND_WRITE 7
+#define KIND_PWRITE 8
+
+#define ESYSLETPENDING 132
+#define SYS_mmap 9
+#define SYS_munmap 11
+#define SYS_rt_sigprocmask 14
+#define SYS_madvise 28
+#define SYS_clone 56
+#define SYS_futex 202
+#define SYS_preadv2 327
+#define SYS_pwritev2 328
+#define MSG_DONTWAIT 0x40
+#define RWF_NOWAIT 8
+#define SYSLET_CLONE 0x50f00 // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM
+#define FUTEX_WAIT 0
+#define FUTEX_WAKE_OP 5
+#define ADD_ONE 0x10001000 // FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_EQ, 0)
 
 // Each pause takes some 50 cycles; a yield on a busy CPU may take milliseconds.
 #define PAUSES 500
@@ -171,6 +234,461 @@
 // Entered from a thunk: CX holds the thunk's address, AX the call's number,
 // the argument registers its arguments. R11 is free, as after SYSCALL.
 TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
+	// syslet_ring_wait(ring, idx)
+ringwait:
+	MOVQ SI, R11
+	SHRQ $32, R11
+	JNE  passed
+	MOVQ SI, DX
+	XORL R10, R10
+	MOVL $FUTEX_WAIT, SI
+waitmore:
+	MOVL $SYS_futex, AX
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  waitmore // woken: look again
+	CMPQ AX, $-14
+	JEQ  fault
+	CMPQ AX, $-11 // EAGAIN: another value
+	JNE  finish
+	XORL AX, AX
+	JMP  finish
+passed:
+	// No head is as large, but the ring must be there.
+	MOVQ DI, (F_COPYREMOTE+0)(SP)
+	MOVQ $4, (F_COPYREMOTE+8)(SP)
+	MOVL $SYS_getpid, AX
+	SYSCALL
+	MOVQ AX, DI
+	LEAQ F_REGS(SP), R11
+	MOVQ R11, (F_COPYLOCAL+0)(SP)
+	MOVQ $4, (F_COPYLOCAL+8)(SP)
+	LEAQ F_COPYLOCAL(SP), SI
+	MOVL $1, DX
+	LEAQ F_COPYREMOTE(SP), R10
+	MOVL $1, R8
+	XORL R9, R9
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, $4
+	JNE  fault
+	XORL AX, AX
+	JMP  finish
+
+	// indirect(2) with struct syslet_args. BX is the slot from here on.
+syslet:
+	MOVQ HEADER_ARENA(CX), R11
+	TESTQ R11, R11
+	JEQ  arena
+	MOVQ R11, BX
+take:
+	ADDQ $SLOTSIZE, BX
+	LEAQ ARENASIZE(R11), AX
+	CMPQ BX, AX
+	JEQ  full
+	CMPL S_TAKEN(BX), $0
+	JNE  take
+	MOVL $1, AX
+	XCHGL AX, S_TAKEN(BX)
+	TESTL AX, AX
+	JNE  take
+	MOVQ R11, S_ARENA(BX)
+	MOVL $SYS_getpid, AX
+	SYSCALL
+	MOVQ AX, S_PID(BX)
+	MOVQ $-1, S_ALL(BX)
+	LEAQ S_REGS(BX), AX
+	MOVQ AX, (S_LOCAL+0)(BX)
+	MOVQ $56, (S_LOCAL+8)(BX)
+	MOVQ (F_ARGS+0)(SP), AX
+	MOVQ AX, (S_REMOTE+0)(BX)
+	MOVQ $56, (S_REMOTE+8)(BX)
+	MOVQ S_PID(BX), DI
+	LEAQ S_LOCAL(BX), SI
+	MOVL $1, DX
+	LEAQ S_REMOTE(BX), R10
+	MOVL $1, R8
+	XORL R9, R9
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, $56
+	JNE  sysletfault
+	MOVQ $0, S_RING(BX)
+	MOVQ $0, S_DATA(BX)
+	MOVQ $0, S_IP(BX)
+	MOVQ $0, S_SP(BX)
+	LEAQ S_RING(BX), AX
+	MOVQ AX, (S_LOCAL+0)(BX)
+	MOVQ (F_ARGS+16)(SP), AX
+	MOVQ AX, (S_LOCAL+8)(BX)
+	MOVQ AX, (S_REMOTE+8)(BX)
+	MOVQ (F_ARGS+8)(SP), AX
+	MOVQ AX, (S_REMOTE+0)(BX)
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, (F_ARGS+16)(SP)
+	JNE  sysletfault
+	MOVQ S_RING(BX), R11
+	TESTQ R11, R11
+	JEQ  noring
+	CMPQ S_IP(BX), $0
+	JEQ  sysletinvalid
+	CMPQ S_SP(BX), $0
+	JEQ  sysletinvalid
+	LEAQ S_ELEMENTS(BX), AX
+	MOVQ AX, (S_LOCAL+0)(BX)
+	MOVQ $4, (S_LOCAL+8)(BX)
+	ADDQ $RING_ELEMENTS, R11
+	MOVQ R11, (S_REMOTE+0)(BX)
+	MOVQ $4, (S_REMOTE+8)(BX)
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, $4
+	JNE  sysletfault
+	MOVL S_ELEMENTS(BX), AX
+	TESTL AX, AX
+	JEQ  sysletinvalid
+	LEAL -1(AX), R11
+	TESTL R11, AX
+	JNE  sysletinvalid
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	MOVQ S_REGS(BX), AX
+	CMPQ AX, $NUMBERS
+	JHS  handover
+	MOVBLZX KINDS(CX)(AX*1), R11
+	CMPL R11, $KIND_REFUSED
+	JEQ  sysletinvalid
+	CMPL R11, $KIND_DIRECT
+	JEQ  direct
+	CMPL R11, $KIND_FLAGS2
+	JEQ  dontwait
+	CMPL R11, $KIND_FLAGS3
+	JEQ  dontwait
+	CMPL R11, $KIND_READ
+	JCS  handover
+
+	// read, pread64, write, pwrite64: as preadv2 and pwritev2 with RWF_NOWAIT.
+	MOVQ (S_REGS+8)(BX), DI
+	MOVQ (S_REGS+16)(BX), AX
+	MOVQ AX, (S_IOVEC+0)(BX)
+	MOVQ (S_REGS+24)(BX), AX
+	MOVQ AX, (S_IOVEC+8)(BX)
+	LEAQ S_IOVEC(BX), SI
+	MOVL $1, DX
+	MOVQ $-1, R10 // the file's own position
+	XORL R8, R8
+	MOVL $RWF_NOWAIT, R9
+	MOVL $SYS_preadv2, AX
+	CMPL R11, $KIND_READ
+	JEQ  attempt
+	CMPL R11, $KIND_PREAD
+	JEQ  positioned
+	MOVL $SYS_pwritev2, AX
+	CMPL R11, $KIND_WRITE
+	JEQ  attempt
+positioned:
+	MOVQ (S_REGS+32)(BX), R10
+	TESTQ R10, R10
+	JLT  handover // -1 would be the file's own position
+	SYSCALL
+	CMPQ AX, (S_IOVEC+8)(BX)
+	JEQ  sysletdone
+	TESTQ AX, AX
+	JGT  handover // there may be more
+	JMP  attempted
+attempt:
+	SYSCALL
+attempted:
+	CMPQ AX, $-11 // EAGAIN
+	JEQ  handover
+	CMPQ AX, $-95 // EOPNOTSUPP
+	JEQ  handover
+	CMPQ AX, $-22 // EINVAL: of the attempt, or of the call
+	JEQ  handover
+	CMPQ AX, $-38 // ENOSYS
+	JEQ  handover
+sysletdone:
+	MOVL $0, S_TAKEN(BX)
+	JMP  finish
+
+dontwait:
+	LEAQ TRIEDTHUNK(CX), CX
+	MOVQ S_REGS(BX), AX
+	MOVQ (S_REGS+8)(BX), DI
+	MOVQ (S_REGS+16)(BX), SI
+	MOVQ (S_REGS+24)(BX), DX
+	MOVQ (S_REGS+32)(BX), R10
+	MOVQ (S_REGS+40)(BX), R8
+	MOVQ (S_REGS+48)(BX), R9
+	CMPL R11, $KIND_FLAGS2
+	JEQ  dontwait2
+	ORQ  $MSG_DONTWAIT, R10
+	JMP  any
+dontwait2:
+	ORQ  $MSG_DONTWAIT, DX
+	JMP  any
+	// Where TRIEDTHUNK leads.
+	SUBQ $(FRAME-NESTED), SP
+	CMPQ AX, $-11
+	JNE  sysletdone
+
+	// The call may block: a new thread makes it. Its frame, in the slot, has
+	// the program's registers, which it enters the program with in the end.
+handover:
+	MOVQ (F_ARGS+0)(SP), AX
+	MOVQ AX, (S_FRAME+F_ARGS+0)(BX)
+	MOVQ (F_ARGS+8)(SP), AX
+	MOVQ AX, (S_FRAME+F_ARGS+8)(BX)
+	MOVQ (F_ARGS+16)(SP), AX
+	MOVQ AX, (S_FRAME+F_ARGS+16)(BX)
+	MOVQ (F_ARGS+24)(SP), AX
+	MOVQ AX, (S_FRAME+F_ARGS+24)(BX)
+	MOVQ (F_ARGS+32)(SP), AX
+	MOVQ AX, (S_FRAME+F_ARGS+32)(BX)
+	MOVQ (F_ARGS+40)(SP), AX
+	MOVQ AX, (S_FRAME+F_ARGS+40)(BX)
+	MOVQ F_NR(SP), AX
+	MOVQ AX, (S_FRAME+F_NR)(BX)
+	MOVQ F_RBX(SP), AX
+	MOVQ AX, (S_FRAME+F_RBX)(BX)
+	MOVQ $0, (S_FRAME+F_ZERO)(BX)
+	MOVL F_THUNK(SP), AX
+	ANDL $0xffff0000, AX
+	ADDL $HELPERTHUNK, AX
+	MOVQ AX, (S_FRAME+F_THUNK)(BX)
+	// The helper has no stack for handlers before it enters the program.
+	MOVL $2, DI // SIG_SETMASK
+	LEAQ S_ALL(BX), SI
+	LEAQ F_MASK(SP), DX
+	MOVL $8, R10
+	MOVL $SYS_rt_sigprocmask, AX
+	SYSCALL
+	MOVQ F_MASK(SP), AX
+	MOVQ AX, S_MASK(BX)
+	MOVL $SYSLET_CLONE, DI
+	LEAQ SLOTSIZE(BX), SI
+	XORL DX, DX
+	XORL R10, R10
+	XORL R8, R8
+	MOVL $SYS_clone, AX
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  helper
+	JGT  pending // the slot is the helper's now
+	MOVL $0, S_TAKEN(BX)
+	JMP  unmask
+pending:
+	MOVQ $-ESYSLETPENDING, AX
+unmask:
+	MOVQ AX, BX
+	MOVL $2, DI
+	LEAQ F_MASK(SP), SI
+	XORL DX, DX
+	MOVL $8, R10
+	MOVL $SYS_rt_sigprocmask, AX
+	SYSCALL
+	MOVQ BX, AX
+	JMP  finish
+
+helper:
+	LEAQ -FRAME(SP), SP
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+direct:
+	LEAQ OWNTHUNK(CX), CX
+	MOVQ S_REGS(BX), AX
+	MOVQ (S_REGS+8)(BX), DI
+	MOVQ (S_REGS+16)(BX), SI
+	MOVQ (S_REGS+24)(BX), DX
+	MOVQ (S_REGS+32)(BX), R10
+	MOVQ (S_REGS+40)(BX), R8
+	MOVQ (S_REGS+48)(BX), R9
+	// A call that runs in the program's own thread needs the slot no more.
+	LEAQ S_FRAME(BX), R11
+	CMPQ R11, SP
+	JEQ  any
+	MOVL $0, S_TAKEN(BX)
+
+	// Any call, with the properties that the program wants: AX its number,
+	// the argument registers its arguments, CX the thunk behind it, BX to be kept.
+any:
+	LEAQ -NESTED(SP), SP
+	SAVEARGS
+	CMPQ AX, $NUMBERS
+	JHS  unchanged
+	ANDL $0xffff0000, CX
+	LEAQ SETS(CX), CX
+	MOVBLZX (CX)(AX*1), R11
+	TESTL R11, R11
+	JEQ  unchanged
+	CMPL R11, $LEFT
+	JHS  unchanged
+	LEAQ (NUMBERS-(1<<ROWSHIFT))(CX), CX
+	JMP  row
+
+	// Where HELPERTHUNK leads: the call has ended with AX, the registers are the
+	// program's again.
+	LEAQ -SLOTSIZE(SP), BX
+	MOVLQSX AX, AX
+	MOVQ AX, S_STATUS(BX)
+	MOVQ S_DATA(BX), AX
+	MOVQ AX, S_STATUSDATA(BX)
+lock:
+	MOVQ S_ARENA(BX), R11
+	MOVL $1, AX
+	XCHGL AX, ARENA_LOCK(R11)
+	TESTL AX, AX
+	JEQ  locked
+	MOVL $SYS_sched_yield, AX
+	SYSCALL
+	JMP  lock
+locked:
+	MOVQ S_PID(BX), DI
+	LEAQ S_LOCAL(BX), SI
+	MOVL $1, DX
+	LEAQ S_REMOTE(BX), R10
+	MOVL $1, R8
+	XORL R9, R9
+	LEAQ S_HEAD(BX), AX
+	MOVQ AX, (S_LOCAL+0)(BX)
+	MOVQ $16, (S_LOCAL+8)(BX)
+	MOVQ S_RING(BX), AX
+	MOVQ AX, (S_REMOTE+0)(BX)
+	MOVQ $16, (S_REMOTE+8)(BX)
+	MOVL $SYS_process_vm_readv, AX
+	SYSCALL
+	CMPQ AX, $16
+	JNE  lostfault
+	MOVL S_ELEMENTS(BX), AX
+	LEAL -1(AX), R11
+	TESTL AX, AX
+	JEQ  lostinvalid
+	TESTL R11, AX
+	JNE  lostinvalid
+	MOVL S_HEAD(BX), AX
+	ANDL R11, AX
+	SHLQ $4, AX
+	ADDQ S_RING(BX), AX
+	ADDQ $RING_COMP, AX
+	MOVQ AX, (S_REMOTE+0)(BX)
+	LEAQ S_STATUS(BX), AX
+	MOVQ AX, (S_LOCAL+0)(BX)
+	MOVL $SYS_process_vm_writev, AX
+	SYSCALL
+	CMPQ AX, $16
+	JNE  lostfault
+	// Publish the head and wake who waits for it, in one step that may fail.
+	MOVQ S_RING(BX), DI
+	MOVL $FUTEX_WAKE_OP, SI
+	MOVL $0x7fffffff, DX
+	XORL R10, R10
+	MOVQ DI, R8
+	MOVL $ADD_ONE, R9
+	MOVL $SYS_futex, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  lost
+	XORL AX, AX
+	JMP  lost
+lostfault:
+	MOVQ $-14, AX
+	JMP  lost
+lostinvalid:
+	MOVQ $-22, AX
+lost:
+	MOVQ AX, S_RESULT(BX)
+	MOVQ S_ARENA(BX), R11
+	XORL AX, AX
+	XCHGL AX, ARENA_LOCK(R11)
+	MOVQ S_SP(BX), SP
+	MOVL $2, DI
+	LEAQ S_MASK(BX), SI
+	XORL DX, DX
+	MOVL $8, R10
+	MOVL $SYS_rt_sigprocmask, AX
+	SYSCALL
+	MOVQ BX, CX
+	MOVQ (S_FRAME+F_ARGS+0)(CX), DI
+	MOVQ (S_FRAME+F_ARGS+8)(CX), SI
+	MOVQ (S_FRAME+F_ARGS+16)(CX), DX
+	MOVQ (S_FRAME+F_ARGS+24)(CX), R10
+	MOVQ (S_FRAME+F_ARGS+32)(CX), R8
+	MOVQ (S_FRAME+F_ARGS+40)(CX), R9
+	MOVQ (S_FRAME+F_RBX)(CX), BX
+	MOVQ S_RESULT(CX), AX
+	MOVQ S_IP(CX), R11
+	MOVL $0, S_TAKEN(CX)
+	JMP  R11
+
+sysletinvalid:
+	MOVL $0, S_TAKEN(BX)
+	JMP  invalid
+sysletfault:
+	MOVL $0, S_TAKEN(BX)
+	JMP  fault
+full:
+	MOVQ $-11, AX // EAGAIN: as many threads are at work as can be
+	JMP  finish
+
+	// Without a ring, it is a plain call, from the white list.
+noring:
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	MOVQ S_REGS(BX), AX
+	MOVQ (S_REGS+8)(BX), DI
+	MOVQ (S_REGS+16)(BX), SI
+	MOVQ (S_REGS+24)(BX), DX
+	MOVQ (S_REGS+32)(BX), R10
+	MOVQ (S_REGS+40)(BX), R8
+	MOVQ (S_REGS+48)(BX), R9
+	MOVL $0, S_TAKEN(BX)
+	XORL R11, R11
+	JMP  nested
+
+	// The process's first syslet: map an arena, which a child of fork finds
+	// empty, and tell the supervisor, who writes its address down and says
+	// which one is to be used: another thread may have been faster.
+arena:
+	XORL DI, DI
+	MOVL $ARENASIZE, SI
+	MOVL $3, DX // PROT_READ, PROT_WRITE
+	MOVL $0x4022, R10 // MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+	MOVQ $-1, R8
+	XORL R9, R9
+	MOVL $SYS_mmap, AX
+	SYSCALL
+	CMPQ AX, $-4096
+	JHI  finish
+	MOVQ AX, DI
+	MOVL $18, DX // MADV_WIPEONFORK
+	MOVL $SYS_madvise, AX
+	SYSCALL
+	MOVQ SI, DX
+	MOVL $1, SI
+	MOVL $2015, AX // Landed
+	SYSCALL
+	CMPQ AX, DI
+	JEQ  mapped
+	MOVQ AX, BX
+	MOVQ DX, SI
+	MOVL $SYS_munmap, AX
+	SYSCALL
+	TESTQ BX, BX
+	JLE  noarena
+mapped:
+	RESTOREARGS
+	ANDL $0xffff0000, CX
+	JMP  syslet
+noarena:
+	MOVQ $-38, AX // ENOSYS
+	JMP  finish
+
+	// What comes before this mark is written into an image when it is first
+	// needed.
+	LONG $0x0b0e0d0a; LONG $0x444c4f43; LONG $0x0b0e0d0a; LONG $0x444c4f43
+
+	// The entry.
 	CMPQ AX, $NUMBERS
 	JHS  beyond
 	MOVL CX, R11
@@ -180,6 +698,8 @@ TEXT ·stub(SB), NOSPLIT|NOFRAME, $0-0
 	JNE  listed
 	CMPL AX, $FORMER_INDIRECT
 	JEQ  former
+	CMPL AX, $FORMER_WAIT
+	JEQ  formerwait
 
 plain:
 	// Not a call of ours. The thunk issues it on an untouched stack, so that
@@ -667,12 +1187,14 @@ beyond:
 	JCS  added
 	JMP  plain
 
-	// timerfd_settime, unless it cannot be: see fdcall.AddedCalls.
+	// timerfd_settime or timerfd_gettime, unless it cannot be: see
+	// fdcall.AddedCalls.
 former:
 	TESTL R10, R10
 	JNE  plain
 	CMPQ DX, $0xfff
 	JHI  plain
+formerwait:
 	MOVQ DI, R11
 	SHRQ $NROPEN_SHIFT, R11
 	JEQ  plain
@@ -682,15 +1204,14 @@ former:
 	JEQ  plain
 	CMPQ R11, $0xfffff
 	JEQ  plain
-	XORL R11, R11
+	LEAQ -FORMER_INDIRECT(AX), R11
 
 added:
 	LEAQ -FRAME(SP), SP
 	SAVEARGS
 	ANDL $0xffff0000, CX
-	CMPL R11, $1
-	JCS  indirect
-	JEQ  made
+	CMPL R11, $2
+	JCS  parameters
 	SHLL $FAMILYSHIFT, R11
 	LEAQ FAMILY(CX)(R11*1), BX
 	MOVBLZX FAMILY_FLAGSARG(BX), R11
@@ -757,8 +1278,8 @@ invalid:
 	JMP  finish
 fault:
 	MOVQ F_NR(SP), AX
-	CMPL AX, $FORMER_INDIRECT
-	JEQ  made // perhaps it was the other call after all
+	CMPL AX, $NUMBERS
+	JCS  made // perhaps it was the other call after all
 	MOVQ $-14, AX // EFAULT
 	JMP  finish
 
@@ -772,9 +1293,17 @@ made:
 	// indirect(regs, params, paramslen, flags), in the order of its checks.
 	// What is on the page that the program's stack pointer is on can be read;
 	// elsewhere, process_vm_readv answers EFAULT where a load would be a signal.
-indirect:
+parameters:
+	MOVBLZX HEADER_SETS(CX), BX
+	TESTL BX, BX
+	JEQ  made // the code for these is not there yet
+	TESTL R11, R11
+	JNE  ringwait
 	TESTL R10, R10
 	JNE  invalid
+	LEAQ -5(DX), R11
+	CMPQ R11, $(32-4)
+	JCS  syslet
 	LEAQ FRAME(SP), R11
 	ORQ  $0xfff, R11
 	SUBQ $55, R11
