@@ -287,7 +287,7 @@ INDIRECT_FUNCTION const char *indirect_rung_name(enum indirect_rung rung)
  * The ladder.
  */
 
-#define INDIRECT_REG_(x) ((indirect_register)(x))
+#define INDIRECT_REG_(x) ((indirect_register)(unsigned long)(x))
 
 INDIRECT_FUNCTION struct indirect_registers indirect_call_(long nr, indirect_register a, indirect_register b,
 							   indirect_register c, indirect_register d)
