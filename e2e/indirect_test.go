@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -41,6 +42,26 @@ func TestPacceptSignals(t *testing.T) {
 	}{{glibc, nothing, "100000"}, {musl, cloexec, "100000"}, {i386, cloexec, "1000"}} {
 		t.Run(c.build.name, func(t *testing.T) {
 			r := c.run(t, c.compile(t, "paccept.c"), c.signals)
+			r.passed(t)
+			r.enforced(t)
+		})
+	}
+}
+
+// Syslets. The last one makes more of them, and reads more.
+func TestSyslet(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		build
+		mode
+		args []string
+	}{
+		{glibc, nothing, nil}, {glibc, all, nil}, {glibcStatic, cloexec, nil}, {musl, cloexec, nil}, {musl, nothing, nil}, {glibc, noPatch, nil},
+		{glibc, cloexec, []string{"100000", "256"}},
+	} {
+		t.Run(c.build.name+"/"+c.mode.name+strings.Join(c.args, ","), func(t *testing.T) {
+			t.Parallel()
+			r := c.run(t, append([]string{c.compile(t, "syslet.c")}, c.args...)...)
 			r.passed(t)
 			r.enforced(t)
 		})

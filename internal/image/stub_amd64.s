@@ -327,7 +327,7 @@ take:
 	MOVL $SYS_process_vm_readv, AX
 	SYSCALL
 	CMPQ AX, (F_ARGS+16)(SP)
-	JNE  sysletfault
+	JNE  sysletbad
 	MOVQ S_RING(BX), R11
 	TESTQ R11, R11
 	JEQ  noring
@@ -344,7 +344,7 @@ take:
 	MOVL $SYS_process_vm_readv, AX
 	SYSCALL
 	CMPQ AX, $4
-	JNE  sysletfault
+	JNE  sysletbad
 	MOVL S_ELEMENTS(BX), AX
 	TESTL AX, AX
 	JEQ  sysletinvalid
@@ -627,6 +627,10 @@ sysletinvalid:
 sysletfault:
 	MOVL $0, S_TAKEN(BX)
 	JMP  fault
+sysletbad:
+	MOVL $0, S_TAKEN(BX)
+	MOVQ $-14, AX
+	JMP  finish
 full:
 	MOVQ $-11, AX // EAGAIN: as many threads are at work as can be
 	JMP  finish

@@ -1,0 +1,495 @@
+// Syslets: calls that go on by themselves while the program continues.
+#include "check.h"
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/uio.h>
+
+enum { INDIRECT = 2007, RING_WAIT = 2008, FORMER = 286, FORMER_WAIT = 287, ESYSLETPENDING = 132 };
+
+struct registers {
+	uint64_t nr, arg[6];
+};
+struct syslet_args {
+	uint64_t ring, data, ip, sp;
+};
+struct completion {
+	int64_t status;
+	uint64_t data;
+};
+struct ring {
+	uint32_t head, tail, elements, group;
+	struct completion comp[];
+};
+
+static int number = INDIRECT;
+
+static struct ring *new_ring(uint32_t elements)
+{
+	struct ring *r = aligned_alloc(64, sizeof *r + elements * sizeof(struct completion));
+	memset(r, 0, sizeof *r + elements * sizeof(struct completion));
+	r->elements = elements;
+	return r;
+}
+
+// Where a helper thread enters the program: it ends itself, on whatever stack.
+void leave(void);
+__asm__(".text\n.globl leave\nleave:\n\tmov $60, %eax\n\txor %edi, %edi\n\tsyscall\n");
+
+static char stack[64]; // leave uses none of it
+
+static long submit(struct ring *ring, uint64_t data, long nr, long a, long b, long c, long d)
+{
+	struct registers r = {nr, {a, b, c, d}};
+	struct syslet_args s = {(uint64_t)ring, data, (uint64_t)leave, (uint64_t)(stack + sizeof stack)};
+	long result = syscall(number, &r, &s, sizeof s, 0);
+	return result == -1 ? -errno : result;
+}
+
+static long ring_wait(struct ring *ring, unsigned long idx)
+{
+	long r = syscall(number == INDIRECT ? RING_WAIT : FORMER_WAIT, ring, idx);
+	return r == -1 ? -errno : r;
+}
+
+// next waits for the completion that follows those that were taken.
+static struct completion next(struct ring *r)
+{
+	while (__atomic_load_n(&r->head, __ATOMIC_ACQUIRE) == r->tail)
+		CHECK(ring_wait(r, r->tail) == 0);
+	struct completion c = r->comp[r->tail & (r->elements - 1)];
+	r->tail++;
+	return c;
+}
+
+#define FAILS(want, call)                              \
+	do {                                           \
+		errno = 0;                             \
+		CHECK((call) == -1 && errno == want);  \
+	} while (0)
+
+static void rules(void)
+{
+	struct ring *good = new_ring(4), *none = new_ring(4), *three = new_ring(4), *torn;
+	none->elements = 0;
+	three->elements = 3;
+	struct registers r = {SYS_getpid};
+	struct syslet_args s = {(uint64_t)good, 1, (uint64_t)leave, (uint64_t)stack}, bad;
+	CHECK(syscall(number, &r, &s, sizeof s, 0) == getpid());
+	if (number == INDIRECT)
+		FAILS(EINVAL, syscall(number, &r, &s, sizeof s, 1));
+	FAILS(EINVAL, syscall(number, &r, &s, sizeof s + 1, 0));
+	FAILS(EFAULT, syscall(number, &r, (void *)16, sizeof s, 0));
+	if (number == INDIRECT)
+		FAILS(EFAULT, syscall(number, (void *)16, &s, sizeof s, 0));
+	bad = s, bad.ip = 0;
+	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
+	bad = s, bad.sp = 0;
+	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
+	FAILS(EINVAL, syscall(number, &r, &s, 24, 0)); // without sp
+	bad = s, bad.ring = (uint64_t)none;
+	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
+	bad = s, bad.ring = (uint64_t)three;
+	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
+	bad = s, bad.ring = 16;
+	FAILS(EFAULT, syscall(number, &r, &bad, sizeof bad, 0));
+	torn = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	munmap((char *)torn + 4096, 4096);
+	bad = s, bad.ring = (uint64_t)torn + 4096 - 8;
+	FAILS(EFAULT, syscall(number, &r, &bad, sizeof bad, 0));
+	// Without a ring it is a plain call, from the white list.
+	bad = s, bad.ring = 0;
+	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
+	r.nr = SYS_open, r.arg[0] = (uint64_t)"/dev/null";
+	BORN(0, syscall(number, &r, &bad, sizeof bad, 0));
+	// No number is refused but those that return twice.
+	r.nr = SYS_clone;
+	FAILS(EINVAL, syscall(number, &r, &s, sizeof s, 0));
+	CHECK(good->head == 0);
+	// What blocks, or may: pending, even if it then fails.
+	CHECK(submit(good, 7, 1000, 0, 0, 0, 0) == -ESYSLETPENDING);
+	struct completion c = next(good);
+	CHECK(c.status == -ENOSYS && c.data == 7);
+	CHECK(submit(good, 8, SYS_open, (long)"/nowhere/at/all", 0, 0, 0) == -ESYSLETPENDING);
+	c = next(good);
+	CHECK(c.status == -ENOENT && c.data == 8);
+	CHECK(submit(good, 9, SYS_close, -1, 0, 0, 0) == -ESYSLETPENDING);
+	c = next(good);
+	CHECK(c.status == -EBADF && c.data == 9);
+	// The status is an int.
+	CHECK(submit(good, 10, SYS_poll, 0, 0, 1, 0) == -ESYSLETPENDING);
+	c = next(good);
+	CHECK(c.status == 0 && c.data == 10);
+	// ring_wait
+	CHECK(good->head == 4 && ring_wait(good, 0) == 0 && ring_wait(good, 1UL << 32 | 4) == 0);
+	if (number == INDIRECT) {
+		FAILS(EFAULT, syscall(RING_WAIT, 16, 0));
+		FAILS(EFAULT, syscall(RING_WAIT, 16, 1UL << 32));
+	}
+	munmap(torn, 4096);
+	free(good), free(none), free(three);
+}
+
+// A descriptor that a syslet creates gets what every descriptor gets.
+static void properties(void)
+{
+	struct ring *r = new_ring(2);
+	int low = lowest_free();
+	CHECK(submit(r, 1, SYS_open, (long)"/dev/null", O_RDONLY, 0, 0) == -ESYSLETPENDING);
+	int fd = next(r).status;
+	born(__FILE__, __LINE__, "opened by a syslet", low, fd, 0);
+	close(fd);
+	int pair[2];
+	low = lowest_free();
+	CHECK(submit(r, 1, SYS_pipe, (long)pair, 0, 0, 0) == 0);
+	born(__FILE__, __LINE__, "piped by a syslet", low, pair[0], 0);
+	close(pair[0]), close(pair[1]);
+	free(r);
+}
+
+static void attempts(void)
+{
+	struct ring *r = new_ring(8);
+	char b[16];
+	int p[2], s[2];
+	REQUIRE(pipe(p) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, s) == 0);
+	for (int i = 0; i < 2; i++)
+		fcntl(p[i], F_SETFL, 0), fcntl(s[i], F_SETFL, 0);
+	CHECK(submit(r, 1, SYS_write, p[1], (long)"one", 3, 0) == 3);
+	CHECK(submit(r, 1, SYS_read, p[0], (long)b, sizeof b, 0) == 3);
+	CHECK(submit(r, 1, SYS_sendto, s[1], (long)"two!", 4, 0) == 4);
+	CHECK(submit(r, 1, SYS_recvfrom, s[0], (long)b, sizeof b, 0) == 4);
+	CHECK(submit(r, 1, SYS_recvfrom, p[0], (long)b, sizeof b, 0) == -ENOTSOCK);
+	CHECK(submit(r, 1, SYS_read, -1, (long)b, sizeof b, 0) == -EBADF);
+	CHECK(r->head == 0);
+	CHECK(submit(r, 2, SYS_read, p[0], (long)b, sizeof b, 0) == -ESYSLETPENDING);
+	CHECK(submit(r, 3, SYS_recvfrom, s[0], (long)b, sizeof b, 0) == -ESYSLETPENDING);
+	usleep(20000);
+	CHECK(r->head == 0);
+	CHECK(write(s[1], "three", 5) == 5);
+	struct completion c = next(r);
+	CHECK(c.status == 5 && c.data == 3);
+	CHECK(write(p[1], "four44", 6) == 6);
+	c = next(r);
+	CHECK(c.status == 6 && c.data == 2);
+	close(p[0]), close(p[1]), close(s[0]), close(s[1]);
+	free(r);
+}
+
+// The head goes round at 2^32.
+static void wraps(void)
+{
+	struct ring *r = new_ring(4);
+	r->head = r->tail = (uint32_t)-3;
+	for (int i = 0; i < 10; i++) {
+		CHECK(submit(r, i, SYS_close, -1, 0, 0, 0) == -ESYSLETPENDING);
+		struct completion c = next(r);
+		CHECK(c.status == -EBADF && c.data == (uint64_t)i);
+	}
+	CHECK(r->head == 7);
+	free(r);
+}
+
+static int threads(void)
+{
+	char line[200];
+	int n = -1;
+	FILE *f = fopen("/proc/self/status", "re");
+	while (f && fgets(line, sizeof line, f))
+		if (sscanf(line, "Threads: %d", &n) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return n;
+}
+
+// Nothing is left behind.
+static void many(int count)
+{
+	struct ring *r = new_ring(64);
+	struct rusage before, after;
+	int pending = 0;
+	for (int i = 0; i < count; i++) {
+		if (i == count / 10)
+			getrusage(RUSAGE_SELF, &before);
+		if (pending == 32) {
+			next(r);
+			pending--;
+		}
+		CHECK(submit(r, i, SYS_close, -1, 0, 0, 0) == -ESYSLETPENDING);
+		pending++;
+	}
+	while (pending-- > 0)
+		CHECK(next(r).status == -EBADF);
+	getrusage(RUSAGE_SELF, &after);
+	CHECK(after.ru_maxrss - before.ru_maxrss < 1024);
+	for (int i = 0; i < 1000 && threads() > 1; i++)
+		usleep(1000);
+	CHECK(threads() == 1);
+	free(r);
+}
+
+// Many submitters on one ring.
+static struct ring *common;
+enum { SUBMITTERS = 64, EACH = 50 };
+
+static void *submitter(void *number_)
+{
+	long n = (long)number_;
+	for (int i = 0; i < EACH; i++) {
+		long result = submit(common, n * EACH + i, SYS_close, -1, 0, 0, 0);
+		CHECK(result == -ESYSLETPENDING);
+	}
+	return NULL;
+}
+
+static void crowd(void)
+{
+	pthread_t t[SUBMITTERS];
+	static char seen[SUBMITTERS * EACH];
+	common = new_ring(4096);
+	for (long i = 0; i < SUBMITTERS; i++)
+		REQUIRE(pthread_create(&t[i], NULL, submitter, (void *)i) == 0);
+	for (int i = 0; i < SUBMITTERS * EACH; i++) {
+		struct completion c = next(common);
+		REQUIRE(c.data < sizeof seen);
+		CHECK(c.status == -EBADF && !seen[c.data]++);
+	}
+	for (int i = 0; i < SUBMITTERS; i++)
+		pthread_join(t[i], NULL);
+	free(common);
+}
+
+// A child of fork has none of its parent's syslets, and can have its own.
+static void forks(void)
+{
+	struct ring *r = new_ring(4);
+	int p[2];
+	char c;
+	REQUIRE(pipe(p) == 0);
+	fcntl(p[0], F_SETFL, 0);
+	CHECK(submit(r, 5, SYS_read, p[0], (long)&c, 1, 0) == -ESYSLETPENDING);
+	pid_t pid = fork();
+	if (pid == 0) {
+		failures = 0;
+		CHECK(threads() == 1);
+		for (int i = 0; i < 100; i++) {
+			CHECK(submit(r, i, SYS_close, -1, 0, 0, 0) == -ESYSLETPENDING);
+			CHECK(next(r).data == (uint64_t)i);
+		}
+		_exit(done());
+	}
+	int status;
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	CHECK(r->head == 0 && write(p[1], "x", 1) == 1);
+	struct completion e = next(r);
+	CHECK(e.status == 1 && e.data == 5 && c == 'x');
+	// And one that ends with a syslet pending ends.
+	pid = fork();
+	if (pid == 0) {
+		submit(r, 6, SYS_read, p[0], (long)&c, 1, 0);
+		_exit(7);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid && WEXITSTATUS(status) == 7);
+	pid = fork();
+	if (pid == 0) {
+		submit(r, 6, SYS_read, p[0], (long)&c, 1, 0);
+		execl("/bin/true", "true", (char *)NULL);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid && status == 0);
+	close(p[0]), close(p[1]);
+	free(r);
+}
+
+// The helper enters the program with its registers, thread pointer and mask.
+static volatile uint64_t entered[8];
+static volatile int flag;
+void enter(void);
+__asm__(".text\n.globl enter\nenter:\n"
+	"\tlea entered(%rip), %rcx\n"
+	"\tmov %rax, (%rcx)\n\tmov %rsp, 8(%rcx)\n\tmov %rbx, 16(%rcx)\n\tmov %rbp, 24(%rcx)\n\tmov %r12, 32(%rcx)\n\tmov %rdi, 40(%rcx)\n"
+	"\tpush %rax\n\tmov %fs:0, %rax\n\tmov %rax, 48(%rcx)\n\tpop %rax\n"
+	"\tmovl $1, flag(%rip)\n"
+	"\tmov $60, %eax\n\txor %edi, %edi\n\tsyscall\n");
+
+static void registers(void)
+{
+	static char entry[4096];
+	struct ring *r = new_ring(2);
+	struct registers call = {SYS_close, {-1}};
+	struct syslet_args s = {(uint64_t)r, 3, (uint64_t)enter, (uint64_t)(entry + 4000)};
+	uint64_t self;
+	long result;
+	register long r10 __asm__("r10") = 0;
+	__asm__ volatile("mov %%fs:0, %0" : "=r"(self));
+	__asm__ volatile("push %%rbx\n\tpush %%rbp\n\tpush %%r12\n\t"
+			 "mov $0x1111, %%rbx\n\tmov $0x2222, %%rbp\n\tmov $0x3333, %%r12\n\tsyscall\n\t"
+			 "pop %%r12\n\tpop %%rbp\n\tpop %%rbx"
+			 : "=a"(result)
+			 : "a"((long)number), "D"(&call), "S"(&s), "d"(sizeof s), "r"(r10)
+			 : "rcx", "r11", "memory");
+	CHECK(result == -ESYSLETPENDING);
+	next(r);
+	for (double start = now(); !flag && now() - start < 10;)
+		sched_yield();
+	CHECK(entered[0] == 0 && entered[1] == s.sp && entered[2] == 0x1111 && entered[3] == 0x2222 && entered[4] == 0x3333);
+	CHECK(entered[5] == (uint64_t)&call && entered[6] == self);
+	free(r);
+}
+
+// A ring that has gone: the helper is told.
+static void lost(void)
+{
+	static char entry[4096];
+	struct ring *r = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int p[2];
+	char c;
+	REQUIRE(pipe(p) == 0);
+	fcntl(p[0], F_SETFL, 0);
+	for (int how = 0; how < 2; how++) {
+		r->elements = 2;
+		flag = 0;
+		struct registers call = {SYS_read, {p[0], (uint64_t)&c, 1}};
+		struct syslet_args s = {(uint64_t)r, 3, (uint64_t)enter, (uint64_t)(entry + 4000)};
+		errno = 0;
+		CHECK(syscall(number, &call, &s, sizeof s, 0) == -1 && errno == ESYSLETPENDING);
+		if (how == 0)
+			r->elements = 6;
+		else
+			munmap(r, 4096);
+		CHECK(write(p[1], "x", 1) == 1);
+		for (double start = now(); !flag && now() - start < 10;)
+			sched_yield();
+		CHECK((int64_t)entered[0] == (how == 0 ? -EINVAL : -EFAULT));
+	}
+	close(p[0]), close(p[1]);
+}
+
+// Signals go to the program's threads, not to helpers; a wait for the ring
+// ends with EINTR, or goes on.
+static volatile sig_atomic_t handled;
+static pthread_t main_thread;
+static volatile int elsewhere;
+static void handler(int sig)
+{
+	(void)sig;
+	handled++;
+	if (!pthread_equal(pthread_self(), main_thread))
+		elsewhere++;
+}
+
+static void *signals_later(void *unused)
+{
+	for (int i = 0; i < 50; i++) {
+		usleep(1000);
+		pthread_kill(main_thread, SIGUSR1);
+	}
+	return unused;
+}
+
+static void signals(void)
+{
+	struct ring *r = new_ring(4);
+	int p[2];
+	char c;
+	pthread_t t;
+	main_thread = pthread_self();
+	REQUIRE(pipe(p) == 0);
+	fcntl(p[0], F_SETFL, 0);
+	struct sigaction sa = {.sa_handler = handler};
+	sigaction(SIGUSR1, &sa, NULL);
+	CHECK(submit(r, 1, SYS_read, p[0], (long)&c, 1, 0) == -ESYSLETPENDING);
+	REQUIRE(pthread_create(&t, NULL, signals_later, NULL) == 0);
+	int interrupted = 0;
+	while (handled < 50) {
+		long w = ring_wait(r, 0);
+		CHECK(w == -EINTR);
+		interrupted += w == -EINTR;
+	}
+	pthread_join(t, NULL);
+	CHECK(interrupted > 0 && elsewhere == 0);
+	CHECK(write(p[1], "x", 1) == 1);
+	CHECK(next(r).status == 1);
+	close(p[0]), close(p[1]);
+	free(r);
+}
+
+// A file read with 64 reads outstanding, each byte checked.
+static void file(size_t size)
+{
+	enum { OUTSTANDING = 64, BLOCK = 64 << 10 };
+	char path[] = "/tmp/indirect-e2e-XXXXXX";
+	int fd = mkstemp(path);
+	REQUIRE(fd >= 0);
+	fcntl(fd, F_SETFL, 0);
+	unlink(path);
+	uint32_t *block = malloc(BLOCK);
+	for (size_t at = 0; at < size; at += BLOCK) {
+		for (size_t i = 0; i < BLOCK / 4; i++)
+			block[i] = (at / 4 + i) * 2654435761u;
+		REQUIRE(write(fd, block, BLOCK) == BLOCK);
+	}
+	fdatasync(fd);
+	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
+	struct ring *r = new_ring(OUTSTANDING);
+	uint32_t *buffer[OUTSTANDING];
+	size_t where[OUTSTANDING], at = 0, read = 0, pending = 0, count = 0, direct = 0;
+	int idle[OUTSTANDING], idles = OUTSTANDING;
+	for (int i = 0; i < OUTSTANDING; i++)
+		buffer[i] = malloc(BLOCK), idle[i] = i;
+	while (read < size) {
+		int slot;
+		long n;
+		if (at < size && idles > 0) {
+			slot = idle[--idles];
+			where[slot] = at;
+			at += BLOCK;
+			n = submit(r, slot, SYS_pread64, fd, (long)buffer[slot], BLOCK, where[slot]);
+			if (n == -ESYSLETPENDING) {
+				pending++, count++;
+				continue;
+			}
+			direct++;
+		} else {
+			struct completion c = next(r);
+			slot = c.data, n = c.status, pending--;
+		}
+		REQUIRE(n == BLOCK);
+		for (size_t i = 0; i < BLOCK / 4; i++)
+			if (buffer[slot][i] != (uint32_t)((where[slot] / 4 + i) * 2654435761u)) {
+				CHECK(!"a wrong byte");
+				_exit(1);
+			}
+		read += n;
+		idle[idles++] = slot;
+	}
+	printf("%zu blocks: %zu at once, %zu pending\n", size / BLOCK, direct, count);
+	CHECK(pending == 0);
+	for (int i = 0; i < OUTSTANDING; i++)
+		free(buffer[i]);
+	free(block), free(r);
+	close(fd);
+}
+
+int main(int argc, char **argv)
+{
+	int count = argc > 1 ? atoi(argv[1]) : 20000;
+	size_t megabytes = argc > 2 ? atoi(argv[2]) : 64;
+	for (int round = 0; round < 2; round++) {
+		number = round ? FORMER : INDIRECT;
+		rules();
+		properties();
+		attempts();
+		wraps();
+	}
+	number = INDIRECT;
+	registers();
+	lost();
+	many(count);
+	crowd();
+	forks();
+	signals();
+	file(megabytes << 20);
+	return done();
+}
