@@ -244,6 +244,7 @@ func TestManualExamples(t *testing.T) {
 		{"indirect.2", "close-on-exec: no, no\n", "close-on-exec: yes, yes\n"},
 		{"nonseqfd.2", "still here\n", "still here\n"},
 		{"paccept.2", "ended\n", "ended\n"},
+		{"syslet_ring_wait.2", "no syslets here\n", "pending\n42: 5 bytes\n"},
 		{"indirect_available.3", "native\n", "native\n"},
 	} {
 		t.Run(page.name, func(t *testing.T) {
