@@ -175,6 +175,25 @@ static void masks(void)
 	close(l);
 }
 
+// Where no other number is free, a descriptor keeps the lowest one.
+static void scarce(void)
+{
+	struct rlimit limit;
+	for (int numbers = 4; numbers < 12; numbers++) {
+		REQUIRE(getrlimit(RLIMIT_NOFILE, &limit) == 0);
+		limit.rlim_cur = numbers;
+		REQUIRE(setrlimit(RLIMIT_NOFILE, &limit) == 0);
+		for (int i = 0; i < 2; i++) {
+			int fd = indirect_open("/dev/null", O_RDONLY | O_NONSEQFD | (i ? O_CLOEXEC : 0), 0);
+			CHECK(fd > 2 && fd < numbers && !is_cloexec(fd) == !(i || expected("cloexec")));
+			close(fd);
+		}
+		int fd = nonseqfd(1, 0);
+		CHECK(fd > 2 && fd < numbers);
+		close(fd);
+	}
+}
+
 static volatile int interrupted;
 
 static void *send_signals(void *thread)
@@ -220,6 +239,7 @@ int main(void)
 	events();
 	masks();
 	storm();
+	CHECK(succeeds(scarce));
 	errno = 7;
 	indirect_offered_ = 0;
 	CHECK(indirect_available() == indirect_available() && errno == 7);

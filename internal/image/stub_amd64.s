@@ -1173,6 +1173,7 @@ stay:
 	XORL DX, DX
 	MOVL $SYS_fcntl, AX
 	SYSCALL
+	JMP  descriptordone
 failed:
 	// Another call's error that means something else here.
 	MOVBLZX ROW_THEIRS(BX), R11

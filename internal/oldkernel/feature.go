@@ -70,6 +70,14 @@ func features() []feature {
 		}
 		all = append(all, f)
 	}
+	// What "indirect run" adds is on no kernel.
+	for _, a := range fdcall.AddedCalls() {
+		f := feature{name: a.Name, old: old{Errno: unix.ENOSYS}}
+		for abi := range f.nr {
+			f.nr[abi], f.since[abi] = a.Number(fdcall.ABI(abi)), fdcall.Version{Major: 255}
+		}
+		all = append(all, f)
+	}
 	return all
 }
 
