@@ -85,12 +85,15 @@ func TestWorkloads(t *testing.T) {
 		"exec-fork": {Ratio: 1.10}, "exec-vfork": {Ratio: 1.10}, "exec-posix_spawn": {Ratio: 1.10},
 		"configure": {Ratio: 1.10}, "make": {Ratio: 1.03},
 		"nginx": {Ratio: 1.02}, "redis": {Ratio: 1.02},
+		"syslet-round": {Ratio: 2}, "syslet-read": {Ratio: 1.25},
 	}
 	for _, libc := range []string{"glibc", "musl"} {
 		for _, loop := range []string{"open", "open-4-threads", "socket", "pipe", "accept", "open-cloexec"} {
 			want[loop+"/"+libc] = bar{Ratio: 1.10}
 		}
 		want["getppid/"+libc] = bar{Extra: 60}
+		want["asking-socket/"+libc] = bar{Ratio: 1.25}
+		want["paccept/"+libc] = bar{Ratio: 1.5}
 	}
 	got := map[string]bar{}
 	for _, w := range workloads() {

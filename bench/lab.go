@@ -165,7 +165,7 @@ func (l *lab) build(ctx context.Context) error {
 		if _, err := exec.LookPath(b.compiler.program); err != nil {
 			continue
 		}
-		for _, name := range []string{"micro", "crowd"} {
+		for _, name := range []string{"micro", "crowd", "syslet"} {
 			words := append([]string{b.compiler.program, "-O2", "-pthread", "-o", l.program(name, b.libc), l.file(name + ".c")}, b.options...)
 			if _, err := l.run(ctx, l.dir, words); err != nil {
 				return err

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -109,6 +111,14 @@ func workloads() []workload {
 	}
 	return append(list,
 		workload{
+			name: "syslet-round", what: "a syslet handed over and waited for; bare: a thread woken by futex", unit: perCall, bar: bar{Ratio: 2},
+			needs: []tool{gcc}, size: 50000, slowSize: 5000, run: sysletRound,
+		},
+		workload{
+			name: "syslet-read", what: "random 4 KiB reads, 32 outstanding, with syslets; bare: 32 threads", unit: perCall, bar: bar{Ratio: 1.25},
+			needs: []tool{gcc}, size: 50000, slowSize: 5000, run: sysletRead,
+		},
+		workload{
 			name: "configure", what: "configure-like script: small gcc compiles, sed, grep, sort", unit: perRun, bar: bar{Ratio: 1.10},
 			needs: []tool{gcc}, size: 40, slowSize: 40, run: configure,
 		},
@@ -130,16 +140,47 @@ func workloads() []workload {
 // micro runs one loop of c/micro.c, which times itself.
 func micro(libc, loop string, threads int) func(context.Context, *lab, mode, int) (outcome, error) {
 	return func(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
-		ran, err := l.run(ctx, l.dir, m.wrap(l.program("micro", libc), loop, strconv.Itoa(threads), strconv.Itoa(max(size, threads))))
-		if err != nil {
-			return outcome{}, err
-		}
-		ns, err := strconv.ParseFloat(strings.TrimSpace(ran.stdout), 64)
-		if err != nil || ns <= 0 {
-			return outcome{}, fmt.Errorf("micro %s printed %q instead of nanoseconds", loop, ran.stdout)
-		}
-		return outcome{ns / 1e9, ran.stderr}, nil
+		return l.timed(ctx, m, l.program("micro", libc), loop, strconv.Itoa(threads), strconv.Itoa(max(size, threads)))
 	}
+}
+
+// timed runs a program that prints the nanoseconds of one call.
+func (l *lab) timed(ctx context.Context, m mode, words ...string) (outcome, error) {
+	ran, err := l.run(ctx, l.dir, m.wrap(words...))
+	if err != nil {
+		return outcome{}, err
+	}
+	ns, err := strconv.ParseFloat(strings.TrimSpace(ran.stdout), 64)
+	if err != nil || ns <= 0 {
+		return outcome{}, fmt.Errorf("%s printed %q instead of nanoseconds", strings.Join(words, " "), ran.stdout)
+	}
+	return outcome{ns / 1e9, ran.stderr}, nil
+}
+
+// sysletRound hands over one call at a time.
+func sysletRound(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
+	return l.timed(ctx, m, l.program("syslet", "glibc"), "round", strconv.Itoa(size))
+}
+
+// sysletRead reads a file that is not cached.
+func sysletRead(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
+	dir, remove, err := l.scratch()
+	if err != nil {
+		return outcome{}, err
+	}
+	defer remove()
+	const blocks, block = 256, 1 << 20
+	file, err := os.Create(filepath.Join(dir, "file"))
+	if err != nil {
+		return outcome{}, err
+	}
+	defer file.Close()
+	for range blocks {
+		if _, err := file.Write(make([]byte, block)); err != nil {
+			return outcome{}, fmt.Errorf("write a file to read: %w", err)
+		}
+	}
+	return l.timed(ctx, m, l.program("syslet", "glibc"), "read", strconv.Itoa(size), file.Name())
 }
 
 // configure runs the configure-like script in a fresh directory.
