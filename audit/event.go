@@ -55,7 +55,7 @@ type Creation struct {
 	TID     int
 	Time    int64      // when the call was about to be made
 	Call    string     `json:",omitempty"` // the fdcall.Call's ID, such as "fcntl F_DUPFD"; for Cleared the call's name
-	Args    []Argument `json:",omitempty"` // see [DecodeArguments]
+	Args    []Argument `json:",omitempty"`
 	FD      int
 	Object  Object
 	Stack   uint64 `json:",omitempty"` // 0: unknown

@@ -139,3 +139,50 @@ func (r *Report) Leaks() []Finding { return r.Of(KindLeak) }
 
 // Races returns the findings of kind [KindRace].
 func (r *Report) Races() []Finding { return r.Of(KindRace) }
+
+// Harmless reports whether f is a race that nothing could take part in: the
+// process had one thread, which did not fork in between.
+func (f *Finding) Harmless() bool {
+	return f.Kind == KindRace && !f.Window.Threads && !f.Window.Forked
+}
+
+// Site is where the descriptor was created, as one line: the innermost
+// function of the program itself, and not of a library, if that is known.
+func (f *Finding) Site() string {
+	if i := f.site(); i >= 0 {
+		return f.Stack[i].String()
+	}
+	return "an unknown place"
+}
+
+// site is the index of the frame that Site describes, -1 if there is no frame.
+func (f *Finding) site() int {
+	own := func(frame Frame) bool { return frame.Module != "" && frame.Module == f.Creator.Executable }
+	if i := slices.IndexFunc(f.Stack, own); i >= 0 {
+		return i
+	}
+	if i := slices.IndexFunc(f.Stack, func(frame Frame) bool { return frame.File != "" }); i >= 0 {
+		return i
+	}
+	return min(len(f.Stack), 1) - 1
+}
+
+// String is the function and its source's line, or the module and the offset,
+// as far as they are known. It is not fit for a terminal: see audit/report.
+func (f *Frame) String() string {
+	name := f.Function
+	if name == "" {
+		name = "an unknown function"
+	}
+	switch {
+	case f.File != "" && f.Line > 0:
+		return fmt.Sprintf("%s (%s:%d)", name, f.File, f.Line)
+	case f.File != "":
+		return fmt.Sprintf("%s (%s)", name, f.File)
+	case f.Module == "":
+		return fmt.Sprintf("%s (address %#x)", name, f.Offset)
+	case f.BuildID != "" && f.Function == "":
+		return fmt.Sprintf("%s (in %s+%#x, build ID %s)", name, f.Module, f.Offset, f.BuildID)
+	}
+	return fmt.Sprintf("%s (in %s+%#x)", name, f.Module, f.Offset)
+}
