@@ -1,0 +1,199 @@
+package syslet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+func one(c Chain) iter.Seq2[int, Chain] {
+	return func(yield func(int, Chain) bool) { yield(7, c) }
+}
+
+// outcome is what a chain's results look like, written down.
+func outcome(c Completion[int]) string {
+	s := ""
+	for i := range c.f.steps {
+		if i > 0 {
+			s += " "
+		}
+		n, err := c.N(i)
+		switch {
+		case !c.Ran(i):
+			s += "-"
+		case err != nil:
+			s += unix.ErrnoName(err.(unix.Errno))
+		default:
+			s += fmt.Sprint(n)
+		}
+	}
+	if err := c.Err(); err != nil {
+		s += fmt.Sprintf(" failed at %d", c.f.failed)
+	}
+	return s
+}
+
+func TestActions(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "file")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	missing := filepath.Join(dir, "missing")
+	open := Step{Call: Open, Path: path}
+	read := func(n int, short Action) Step {
+		return Step{Call: Read, Fd: Opened(0), Data: Own(0, n), OnShort: short}
+	}
+	tests := []struct {
+		name  string
+		chain Chain
+		want  string
+	}{
+		{"empty", Chain{}, ""},
+		{"nop", Chain{{}}, "0"},
+		{"whole", Chain{open, read(10, Stop), {Call: Close, Fd: Opened(0)}}, "0 10 0"},
+		{"short stops", Chain{open, read(11, Stop), {Call: Nop}}, "0 10 - failed at 1"},
+		{"short ignored", Chain{open, read(11, Ignore), {Call: Nop}}, "0 10 0"},
+		{"short skips", Chain{open, read(11, Goto(3)), {Call: Nop}, {Call: Nop}}, "0 10 - 0"},
+		{"everything ignored", Chain{open, {Call: Read, Fd: Opened(0), Data: Own(0, 11), OnError: Ignore, OnShort: Ignore, OnEnd: Ignore}, {Call: Nop}}, "0 10 0"},
+		{"end stops", Chain{open, {Call: Read, Fd: Opened(0), Data: Own(0, 5), Off: 10, OnShort: Ignore}, {Call: Nop}}, "0 0 - failed at 1"},
+		{"end skips", Chain{open, {Call: Read, Fd: Opened(0), Data: Own(0, 5), Off: 10, OnShort: Ignore, OnEnd: Goto(3)}, {}, {}}, "0 0 - 0"},
+		{"no byte wanted", Chain{open, read(0, Stop), {Call: Nop}}, "0 0 0"},
+		{"error stops", Chain{{Call: Open, Path: missing}, read(10, Stop)}, "ENOENT - failed at 0"},
+		{"error ignored", Chain{{Call: Unlink, Path: missing, OnError: Ignore}, {}, {}}, "ENOENT 0 0"},
+		{"error skips", Chain{{Call: Unlink, Path: missing, OnError: Goto(2)}, {}, {}}, "ENOENT - 0"},
+		{"skip to the end", Chain{{Call: Unlink, Path: missing, OnError: Goto(2)}, {}}, "ENOENT -"},
+		{"jump", Chain{{Call: Jump, Flags: 2}, {}, {}}, "0 - 0"},
+		{"closed twice", Chain{open, {Call: Close, Fd: Opened(0)}, {Call: Close, Fd: Opened(0)}}, "0 0 EBADF failed at 2"},
+		{"used after close", Chain{open, {Call: Close, Fd: Opened(0)}, read(1, Stop)}, "0 0 EBADF failed at 2"},
+		{"used when not opened", Chain{{Call: Open, Path: missing, OnError: Ignore}, read(1, Stop)}, "ENOENT EBADF failed at 1"},
+		{"middle fails", Chain{open, {Call: Unlink, Path: missing}, {}, {}}, "0 ENOENT - - failed at 1"},
+		{"stat", Chain{{Call: Stat, Path: path, Mode: unix.STATX_SIZE}, open, {Call: Stat, Fd: Opened(1), Flags: unix.AT_EMPTY_PATH, Mode: unix.STATX_SIZE}}, "0 0 0"},
+		{"directory opened by the chain", Chain{{Call: Open, Path: dir, Flags: unix.O_DIRECTORY}, {Call: Open, Fd: Opened(0), Path: "file"},
+			{Call: Read, Fd: Opened(1), Data: Own(0, 4)}, {Call: Fsync, Fd: Opened(0)}, {Call: Close, Fd: Opened(0)}}, "0 0 4 0 0"},
+		{"bad descriptor", Chain{{Call: Read, Fd: Number(1 << 20), Data: Own(0, 1)}}, "EBADF failed at 0"},
+		{"bad flags", Chain{{}, {Call: Unlink, Path: missing, Flags: 1 << 30}, {}}, "0 EINVAL - failed at 1"},
+		{"bad accept", Chain{open, {Call: Accept, Fd: Opened(0)}}, "0 ENOTSOCK failed at 1"},
+		{"bad recv", Chain{open, {Call: Recv, Fd: Opened(0), Data: Own(0, 1)}, {}}, "0 ENOTSOCK - failed at 1"},
+		{"mkdir, rename, unlink", Chain{{Call: Mkdir, Path: dir + "/d", Mode: 0o700}, {Call: Rename, Path: dir + "/d", Path2: dir + "/e"},
+			{Call: Unlink, Path: dir + "/e", Flags: unix.AT_REMOVEDIR}}, "0 0 0"},
+		{"write and read back", Chain{{Call: Open, Path: dir + "/new", Flags: unix.O_RDWR | unix.O_CREAT | unix.O_TRUNC, Mode: 0o600},
+			{Call: Write, Fd: Opened(0), Data: Bytes([]byte("hello"))}, {Call: Read, Fd: Opened(0), Data: Own(10, 15)}, {Call: Fsync, Fd: Opened(0), Flags: 1}}, "0 5 5 0"},
+		{"length of another step", Chain{open, read(64, Ignore), {Call: Open, Path: dir + "/copy", Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC, Mode: 0o600},
+			{Call: Write, Fd: Opened(2), Data: Own(0, 64).UpTo(1)}}, "0 10 0 10"},
+		{"loop until the end", Chain{open, {Call: Open, Path: dir + "/loop", Flags: unix.O_WRONLY | unix.O_CREAT | unix.O_TRUNC, Mode: 0o600},
+			{Call: Read, Fd: Opened(0), Data: Own(0, 3), Off: -1, OnShort: Ignore, OnEnd: Goto(5)},
+			{Call: Write, Fd: Opened(1), Data: Own(0, 3).UpTo(2), Off: -1}, {Call: Jump, Flags: 2}}, "0 0 0 1 0"},
+		{"open again in a loop", Chain{open, {Call: Unlink, Path: dir + "/copy", OnError: Goto(3)}, {Call: Jump, Flags: 0}, {}}, "0 ENOENT 0 0"},
+	}
+	eachBackend(t, Config{Depth: 4, Buffer: 64}, func(t *testing.T, e *Engine) {
+		for _, test := range tests {
+			t.Run(test.name, func(t *testing.T) {
+				before := openFiles(t)
+				n := 0
+				for c, err := range Run(t.Context(), e, one(test.chain)) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if c.Value != 7 {
+						t.Errorf("the value is %d", c.Value)
+					}
+					if got := outcome(c); got != test.want {
+						t.Errorf("%s, want %s (%v)", got, test.want, c.Err())
+					}
+					n++
+				}
+				if n != 1 {
+					t.Errorf("%d completions", n)
+				}
+				if after := openFiles(t); after != before {
+					t.Errorf("%d descriptors open, %d before", after, before)
+				}
+			})
+		}
+		if b, err := os.ReadFile(dir + "/loop"); err != nil || string(b) != "0123456789" {
+			t.Errorf("the loop copied %q, %v", b, err)
+		}
+	})
+}
+
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestValidate(t *testing.T) {
+	open := Step{Call: Open, Path: "x"}
+	tests := map[string]Chain{
+		"too long":              make(Chain, MaxSteps+1),
+		"too many opened":       {open, open, open, open, open},
+		"no such call":          {{Call: numCalls}},
+		"action behind the end": {{OnError: Goto(2)}},
+		"negative action":       {{OnError: -1}},
+		"jump behind the end":   {{Call: Jump, Flags: 2}},
+		"jump to itself":        {{Call: Jump, Flags: 0}},
+		"opened later":          {{Call: Read, Fd: Opened(1)}, open},
+		"opened by itself":      {{Call: Open, Fd: Opened(0)}},
+		"opened by a read":      {{Call: Nop}, {Call: Read, Fd: Opened(0)}},
+		"opened by step -1":     {{Call: Read, Fd: Opened(-1)}},
+		"read of a directory":   {{Call: Read, Fd: CWD}},
+		"close of a number":     {{Call: Close, Fd: Number(3)}},
+		"zero byte":             {{Call: Unlink, Path: "a\x00b"}},
+		"foreign memory":        {{Call: Read, Fd: Number(0), Data: Bytes(make([]byte, 1))}},
+		"outside of the buffer": {{Call: Read, Fd: Number(0), Data: Own(0, 65)}},
+		"backwards":             {{Call: Read, Fd: Number(0), Data: Own(5, 4)}},
+		"length of itself":      {{Call: Read, Fd: Number(0), Data: Own(0, 4).UpTo(0)}},
+		"length of an open":     {open, {Call: Read, Fd: Opened(0), Data: Own(0, 4).UpTo(0)}},
+		"paths too long":        {{Call: Unlink, Path: string(make([]byte, 0)) + fmt.Sprintf("%0*d", MaxPaths, 1)}},
+	}
+	e, err := New(Config{Depth: 1, Buffer: 64})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	for name, chain := range tests {
+		t.Run(name, func(t *testing.T) {
+			if err := chain.Validate(64); !errors.Is(err, ErrChain) {
+				t.Errorf("Validate: %v", err)
+			}
+			n := 0
+			for _, err := range Run(t.Context(), e, one(chain)) {
+				n++
+				if !errors.Is(err, ErrChain) {
+					t.Errorf("Run: %v", err)
+				}
+			}
+			if n != 1 {
+				t.Errorf("%d iterations, want one with the error", n)
+			}
+		})
+	}
+}
+
+func TestErrors(t *testing.T) {
+	eachBackend(t, Config{Depth: 1}, func(t *testing.T, e *Engine) {
+		for c, err := range Run(context.Background(), e, one(Chain{{Call: Open, Path: "/no/such/file"}})) {
+			if err != nil {
+				t.Fatal(err)
+			}
+			var step *StepError
+			if !errors.As(c.Err(), &step) || !errors.Is(c.Err(), fs.ErrNotExist) || step.Step != 0 {
+				t.Errorf("Err is %#v", c.Err())
+			}
+			if got, want := c.Err().Error(), "step 0: open /no/such/file: no such file or directory"; got != want {
+				t.Errorf("%q, want %q", got, want)
+			}
+		}
+	})
+}

@@ -1,0 +1,269 @@
+package syslet
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// pool runs chains in threads that make one call after the other.
+type pool struct {
+	e        *Engine
+	work     chan *flight
+	finished chan *flight
+	workers  sync.WaitGroup
+	made     atomic.Uint64
+	wake     int // eventfd: readable from an interruption to the end of the run
+	stop     atomic.Bool
+
+	// Between the poll that says a connection is there and the accept that takes
+	// it, nobody else of ours may take it: that accept could not be interrupted.
+	accepting sync.Mutex
+}
+
+func newPool(e *Engine) (*pool, error) {
+	wake, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
+	if err != nil {
+		return nil, fmt.Errorf("eventfd: %w", err)
+	}
+	p := &pool{e: e, wake: wake,
+		work:     make(chan *flight, e.config.Depth),
+		finished: make(chan *flight, e.config.Depth)}
+	for range e.config.Workers {
+		p.workers.Go(func() {
+			for f := range p.work {
+				p.run(f)
+				p.finished <- f
+			}
+		})
+	}
+	return p, nil
+}
+
+func (p *pool) calls() uint64 { return p.made.Load() }
+
+func (p *pool) close() error {
+	close(p.work)
+	p.workers.Wait()
+	return unix.Close(p.wake)
+}
+
+func (p *pool) begin() error {
+	p.stop.Store(false)
+	return nil
+}
+
+func (p *pool) interrupt() {
+	p.stop.Store(true)
+	unix.Write(p.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0}) // can only fail where it is readable already
+}
+
+func (p *pool) end() error {
+	var count [8]byte
+	if _, err := unix.Read(p.wake, count[:]); err != nil && !errors.Is(err, unix.EAGAIN) {
+		return fmt.Errorf("syslet: read an eventfd: %w", err)
+	}
+	return nil
+}
+
+func (p *pool) start(f *flight) { p.work <- f } // never blocks: there is room for all
+
+func (p *pool) advance(block bool) error {
+	if block && len(p.e.done) == 0 && p.e.live > 0 {
+		p.e.done = append(p.e.done, <-p.finished)
+	}
+	for {
+		select {
+		case f := <-p.finished:
+			p.e.done = append(p.e.done, f)
+		default:
+			return nil
+		}
+	}
+}
+
+// run runs one chain to its end.
+func (p *pool) run(f *flight) {
+	for f.pc >= 0 && f.pc < f.steps {
+		if p.stop.Load() {
+			f.results[f.pc] = -int32(unix.ECANCELED)
+			f.failed = f.pc
+			break
+		}
+		if s := &f.chain[f.pc]; s.Call == Jump {
+			f.results[f.pc] = 0
+			f.pc = s.Flags
+			continue
+		}
+		f.pc = f.settle(f.pc, p.call(f, f.pc))
+	}
+	for i := range f.chain[:f.steps] {
+		if f.fds[i] != noFd {
+			unix.Close(int(f.fds[i]))
+			f.fds[i] = noFd
+			p.made.Add(1)
+		}
+	}
+}
+
+// call makes step i's call.
+func (p *pool) call(f *flight, i int) int32 {
+	s := &f.chain[i]
+	for {
+		res := p.attempt(f, i)
+		switch {
+		case res == -int32(unix.EINTR):
+		case res == -int32(unix.EAGAIN) && f.polls(i):
+		default:
+			if res >= 0 && s.Call.opens() {
+				if f.fds[i] != noFd { // a loop came here again
+					unix.Close(int(f.fds[i]))
+				}
+				f.fds[i], res = res, 0
+			}
+			return res
+		}
+		if p.stop.Load() {
+			return -int32(unix.ECANCELED)
+		}
+	}
+}
+
+func (p *pool) attempt(f *flight, i int) int32 {
+	s := &f.chain[i]
+	fd := uintptr(f.number(s.Fd))
+	path := func(which int) uintptr { return uintptr(unsafe.Pointer(f.path(i, which))) } // memory that does not move
+	switch s.Call {
+	case Open:
+		return p.raw(unix.SYS_OPENAT, fd, path(0), uintptr(s.Flags|unix.O_CLOEXEC|unix.O_LARGEFILE), uintptr(s.Mode), 0)
+	case Stat:
+		return p.raw(unix.SYS_STATX, fd, path(0), uintptr(s.Flags), uintptr(s.Mode), uintptr(unsafe.Pointer(f.stat(i))))
+	case Rename:
+		return p.raw(unix.SYS_RENAMEAT2, fd, path(0), uintptr(f.number(s.Fd2)), path(1), uintptr(s.Flags))
+	case Unlink:
+		return p.raw(unix.SYS_UNLINKAT, fd, path(0), uintptr(s.Flags), 0, 0)
+	case Mkdir:
+		return p.raw(unix.SYS_MKDIRAT, fd, path(0), uintptr(s.Mode), 0, 0)
+	case Fsync:
+		if s.Flags&1 != 0 {
+			return p.raw(unix.SYS_FDATASYNC, fd, 0, 0, 0, 0)
+		}
+		return p.raw(unix.SYS_FSYNC, fd, 0, 0, 0, 0)
+	case Close:
+		f.fds[s.Fd.n] = noFd
+		return p.raw(unix.SYS_CLOSE, fd, 0, 0, 0, 0)
+	case Reveal:
+		p.made.Add(1)
+		return f.reveal(s)
+	case Accept:
+		p.accepting.Lock()
+		defer p.accepting.Unlock()
+		if res := p.ready(int(fd), unix.POLLIN); res < 0 {
+			return res
+		}
+		return p.raw(unix.SYS_ACCEPT4, fd, 0, 0, uintptr(s.Flags|unix.SOCK_CLOEXEC), 0)
+	case Read, Write, Recv, Send:
+		return p.transfer(f, i, int(fd))
+	}
+	return 0 // Nop
+}
+
+func (p *pool) transfer(f *flight, i, fd int) int32 {
+	s, b := &f.chain[i], f.data(i)
+	events := int16(unix.POLLIN)
+	if s.Call == Write || s.Call == Send {
+		events = unix.POLLOUT
+	}
+	isSocket := s.Call == Recv || s.Call == Send
+	if isSocket && s.Flags&unix.MSG_DONTWAIT == 0 || !isSocket && s.Off < 0 {
+		if res := p.ready(fd, events); res < 0 {
+			return res
+		}
+	}
+	at := uintptr(unsafe.Pointer(unsafe.SliceData(b))) // the arena's, or pinned
+	switch s.Call {
+	case Recv:
+		return p.raw6(unix.SYS_RECVFROM, uintptr(fd), at, uintptr(len(b)), uintptr(s.Flags), 0, 0)
+	case Send:
+		return p.raw6(unix.SYS_SENDTO, uintptr(fd), at, uintptr(len(b)), uintptr(s.Flags|unix.MSG_NOSIGNAL), 0, 0)
+	case Read:
+		if s.Off < 0 {
+			return p.raw(unix.SYS_READ, uintptr(fd), at, uintptr(len(b)), 0, 0)
+		}
+		return p.result(unix.Pread(fd, b, s.Off))
+	}
+	if s.Off < 0 {
+		return p.raw(unix.SYS_WRITE, uintptr(fd), at, uintptr(len(b)), 0, 0)
+	}
+	return p.result(unix.Pwrite(fd, b, s.Off))
+}
+
+// ready waits until fd is, or the run is interrupted.
+func (p *pool) ready(fd int, events int16) int32 {
+	if fd < 0 {
+		return -int32(unix.EBADF) // poll would ignore it
+	}
+	fds := [...]unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(p.wake), Events: unix.POLLIN}}
+	for {
+		p.made.Add(1)
+		_, err := unix.Poll(fds[:], -1)
+		switch {
+		case p.stop.Load():
+			return -int32(unix.ECANCELED)
+		case errors.Is(err, unix.EINTR):
+		case err != nil:
+			return -int32(errnoOf(err))
+		case fds[0].Revents != 0:
+			return 0
+		}
+	}
+}
+
+func (p *pool) result(n int, err error) int32 {
+	p.made.Add(1)
+	if err != nil {
+		return -int32(errnoOf(err))
+	}
+	return int32(n)
+}
+
+func (p *pool) raw(nr, a, b, c, d, e uintptr) int32 { return p.raw6(nr, a, b, c, d, e, 0) }
+
+func (p *pool) raw6(nr, a, b, c, d, e, g uintptr) int32 {
+	p.made.Add(1)
+	n, _, errno := unix.Syscall6(nr, a, b, c, d, e, g)
+	if errno != 0 {
+		return -int32(errno)
+	}
+	return int32(n)
+}
+
+// reveal gives the chain's descriptor, which has a number that nobody knows,
+// another one that the caller learns.
+func (f *flight) reveal(s *Step) int32 {
+	cmd := unix.F_DUPFD_CLOEXEC
+	inherit := s.Flags&Inheritable != 0
+	if inherit && s.Flags&NonSequential == 0 {
+		cmd = unix.F_DUPFD
+	}
+	fd, err := unix.FcntlInt(uintptr(f.number(s.Fd)), cmd, 3)
+	if err == nil && s.Flags&NonSequential != 0 {
+		fd, err = scatter(fd, inherit)
+	}
+	if err != nil {
+		return -int32(errnoOf(err))
+	}
+	return int32(fd)
+}
+
+func errnoOf(err error) unix.Errno {
+	var errno unix.Errno
+	if errors.As(err, &errno) {
+		return errno
+	}
+	return unix.EIO
+}
