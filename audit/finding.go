@@ -149,22 +149,29 @@ func (f *Finding) Harmless() bool {
 // Site is where the descriptor was created, as one line: the innermost
 // function of the program itself, and not of a library, if that is known.
 func (f *Finding) Site() string {
-	if i := f.site(); i >= 0 {
-		return f.Stack[i].String()
+	if frame := f.SiteFrame(); frame != nil {
+		return frame.String()
 	}
 	return "an unknown place"
 }
 
-// site is the index of the frame that Site describes, -1 if there is no frame.
-func (f *Finding) site() int {
+// SiteFrame is the frame that [Finding.Site] describes, nil if there is none.
+func (f *Finding) SiteFrame() *Frame {
+	// A frame of an interpreted program has a source, and is in no module.
+	if i := slices.IndexFunc(f.Stack, func(frame Frame) bool { return frame.File != "" && frame.Module == "" }); i >= 0 {
+		return &f.Stack[i]
+	}
 	own := func(frame Frame) bool { return frame.Module != "" && frame.Module == f.Creator.Executable }
 	if i := slices.IndexFunc(f.Stack, own); i >= 0 {
-		return i
+		return &f.Stack[i]
 	}
 	if i := slices.IndexFunc(f.Stack, func(frame Frame) bool { return frame.File != "" }); i >= 0 {
-		return i
+		return &f.Stack[i]
 	}
-	return min(len(f.Stack), 1) - 1
+	if len(f.Stack) > 0 {
+		return &f.Stack[0]
+	}
+	return nil
 }
 
 // String is the function and its source's line, or the module and the offset,
