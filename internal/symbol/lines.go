@@ -25,6 +25,7 @@ type unit struct {
 	read      bool
 	entry     *dwarf.Entry
 	functions []functionRange
+	qualified map[dwarf.Offset]string // names of functions in namespaces and classes
 }
 
 type unitRange struct {
@@ -44,7 +45,8 @@ const (
 	maxChain      = 16
 	maxDepth      = 512
 	maxLineSteps  = 8 << 20
-	maxEntriesPer = 16 << 20
+	maxEntriesPer = 16 << 20 // of entries in a unit
+	maxQualified  = 1 << 18
 )
 
 // newLines lists the units of .debug_info (DWARF 5, 7.5.1).
@@ -161,17 +163,38 @@ func (l *lines) inUnit(u *unit, pc uint64) []Frame {
 	return chain
 }
 
-// functions lists the functions of a unit.
+// functions lists the functions of a unit, and notes the scopes they are in.
 func (l *lines) functions(u *unit) (all []functionRange) {
+	u.qualified = make(map[dwarf.Offset]string)
 	r := l.data.Reader()
 	r.Seek(u.at)
+	scopes := []string{} // one for each entry with children around this one
 	for range maxEntriesPer {
 		e, err := r.Next()
 		if err != nil || e == nil || e.Offset >= u.end {
 			break
 		}
+		if e.Tag == 0 {
+			if len(scopes) > 0 {
+				scopes = scopes[:len(scopes)-1]
+			}
+			continue
+		}
+		scope := ""
+		if len(scopes) > 0 {
+			scope = scopes[len(scopes)-1]
+		}
+		if e.Children {
+			if len(scopes) >= maxDepth {
+				break
+			}
+			scopes = append(scopes, within(scope, e))
+		}
 		if e.Tag != dwarf.TagSubprogram {
 			continue
+		}
+		if name, ok := e.Val(dwarf.AttrName).(string); ok && scope != "" && len(u.qualified) < maxQualified {
+			u.qualified[e.Offset] = scope + name
 		}
 		ranges, err := l.data.Ranges(e)
 		if err != nil {
@@ -186,6 +209,27 @@ func (l *lines) functions(u *unit) (all []functionRange) {
 	return all
 }
 
+// within is the scope that an entry is for its children.
+func within(scope string, e *dwarf.Entry) string {
+	const longest = 1 << 10
+	switch e.Tag {
+	case dwarf.TagNamespace, dwarf.TagClassType, dwarf.TagStructType, dwarf.TagUnionType:
+		name, ok := e.Val(dwarf.AttrName).(string)
+		if !ok && e.Tag != dwarf.TagNamespace {
+			return scope // a lambda's
+		}
+		if !ok {
+			name = "(anonymous namespace)"
+		}
+		if len(scope)+len(name) < longest {
+			return scope + name + "::"
+		}
+	case dwarf.TagCompileUnit:
+		return ""
+	}
+	return scope
+}
+
 // chain returns a function and the calls that were inlined at an address, the
 // outermost first. The places are those of the calls, so the last has none yet.
 func (l *lines) chain(u *unit, at dwarf.Offset, pc uint64) []Frame {
@@ -195,7 +239,7 @@ func (l *lines) chain(u *unit, at dwarf.Offset, pc uint64) []Frame {
 	if err != nil || e == nil {
 		return nil
 	}
-	chain := []Frame{{Function: l.name(e, 0)}}
+	chain := []Frame{{Function: l.name(u, e, 0)}}
 	if !e.Children {
 		return chain
 	}
@@ -219,7 +263,7 @@ func (l *lines) chain(u *unit, at dwarf.Offset, pc uint64) []Frame {
 				if within = l.covers(e, pc); within {
 					caller := &chain[len(chain)-1]
 					caller.File, caller.Line = l.callSite(u, e)
-					chain = append(chain, Frame{Function: l.name(e, 0)})
+					chain = append(chain, Frame{Function: l.name(u, e, 0)})
 				}
 			case dwarf.TagLexDwarfBlock, dwarf.TagTryDwarfBlock, dwarf.TagCatchDwarfBlock:
 				within = true
@@ -259,7 +303,7 @@ func (l *lines) callSite(u *unit, e *dwarf.Entry) (string, int) {
 
 // name finds the name of a function, which may be at the entry that it was
 // inlined from or declared at.
-func (l *lines) name(e *dwarf.Entry, links int) string {
+func (l *lines) name(u *unit, e *dwarf.Entry, links int) string {
 	for _, a := range []dwarf.Attr{dwarf.AttrLinkageName, mipsLinkageName} {
 		if s, ok := e.Val(a).(string); ok && s != "" {
 			if name := readable(s); name != s {
@@ -268,6 +312,9 @@ func (l *lines) name(e *dwarf.Entry, links int) string {
 		}
 	}
 	plain, _ := e.Val(dwarf.AttrName).(string)
+	if name, ok := u.qualified[e.Offset]; ok {
+		plain = name
+	}
 	if links >= maxChain {
 		return plain
 	}
@@ -276,7 +323,7 @@ func (l *lines) name(e *dwarf.Entry, links int) string {
 			r := l.data.Reader()
 			r.Seek(at)
 			if origin, err := r.Next(); err == nil && origin != nil {
-				if name := l.name(origin, links+1); name != "" {
+				if name := l.name(u, origin, links+1); name != "" {
 					return name
 				}
 			}

@@ -60,7 +60,7 @@ func (o *object) frames(offset uint64) []Frame {
 	if o.dwarf != nil {
 		if frames := o.dwarf.frames(pc); len(frames) > 0 {
 			outer := &frames[len(frames)-1]
-			if outer.Function == "" && symbol != nil {
+			if symbol != nil && (outer.Function == "" || symbol.exports(outer.Function)) {
 				outer.Function = readable(symbol.name)
 			}
 			return frames
@@ -104,7 +104,13 @@ func (r *namedRange) preferable(other *namedRange) bool {
 	if r.global != other.global {
 		return r.global
 	}
-	return underscores(r.name) < underscores(other.name)
+	return cmp.Or(cmp.Compare(underscores(r.name), underscores(other.name)), cmp.Compare(len(r.name), len(other.name))) < 0
+}
+
+// exports reports whether a symbol is what callers know a function by that has
+// an internal name: glibc's read is __GI___libc_read in its sources' macros.
+func (r *namedRange) exports(internal string) bool {
+	return r.global && underscores(r.name) == 0 && underscores(internal) > 0
 }
 
 func underscores(name string) (n int) {

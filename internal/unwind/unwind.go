@@ -197,11 +197,9 @@ func (u *Unwinder) Stack(s *Space, memory io.ReaderAt, regs Regs, depth int) ([]
 	frame := Frame{PC: regs.PC(), Exact: true, Mapping: st.mapping(regs.PC())}
 	for len(frames) < depth {
 		frames = append(frames, frame)
-		if frame.PC == 0 && len(frames) == 1 && frame.Mapping == nil {
-			// a call of a null pointer: its return address is on the stack
-			frame.Exact = true
-		}
 		next, err := st.step(&frame)
+		// What a signal handler returns to was not called.
+		frames[len(frames)-1].Exact = frame.Exact
 		if errors.Is(err, errOutermost) {
 			return frames, nil
 		}
@@ -267,6 +265,7 @@ func (st *state) step(f *Frame) (Frame, error) {
 			if err != nil {
 				return Frame{}, err
 			}
+			f.Exact = true
 			return st.arrive(f, &before, at, true, false)
 		}
 		return st.guess(f)
@@ -279,6 +278,7 @@ func (st *state) step(f *Frame) (Frame, error) {
 		st.regs = before
 		return Frame{}, err
 	}
+	f.Exact = f.Exact || row.signal
 	return st.arrive(f, &before, at, row.signal, f.Guessed)
 }
 

@@ -20,9 +20,10 @@ int main()
 {
 	std::vector<int> numbers{3, 1, 2};
 	outer::Box<long> box{4};
+	const std::string name("name");
 	int sum = 0;
 	std::for_each(numbers.begin(), numbers.end(), [&](int n) {
-		sum += box.wait("name", [n](int m) {
+		sum += box.wait(name, [n](int m) {
 			char byte;
 			std::printf("%d\n", getpid());
 			std::fflush(stdout);
