@@ -10,13 +10,14 @@ import (
 // descriptor: --status-fd 5, -d5, /dev/fd/63, 5:6. The first argument is the
 // program's name. In the text of a script, a number alone does not count.
 func inArguments(argv []string, fd int) (string, bool) {
+	number := strconv.Itoa(fd)
 	for i, arg := range argv {
-		if i == 0 {
+		if i == 0 || !strings.Contains(arg, number) {
 			continue
 		}
 		words := strings.FieldsFunc(arg, unicode.IsSpace)
 		for j, word := range words {
-			alone := word == strconv.Itoa(fd)
+			alone := word == number
 			if alone && len(words) > 1 && (j == 0 || !announces(words[j-1])) {
 				continue
 			}
