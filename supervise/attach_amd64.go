@@ -157,7 +157,8 @@ func (e *engine) mayLand(tid int) (vdso uint64, ok bool) {
 // land makes the thread map an image by itself: it is sent to the landing
 // code, which comes back to the call when the image is there, and also when
 // anything goes wrong. Its call sites are diverted only when a second call
-// traps: many programs make just one.
+// traps, unless a process of the same program has made one before: many
+// programs make just one.
 func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	tid := int(n.TID)
 	m, err := tracee.OpenMemory(tid)
@@ -248,6 +249,15 @@ func (e *engine) fill(tid int, m *tracee.Memory, p *program, ret uint64) error {
 	if err := s.writeHeader(); err != nil {
 		return err
 	}
+	if p.repeats.Load() && !e.NoPatch {
+		if maps, err := tracee.CodeMaps(tid); err == nil {
+			_ = e.patchKnown(s, maps, aloneOnce(tid)) // or when it traps again
+		}
+	}
+	s.header.Ready = 1
+	if err := s.writeHeader(); err != nil {
+		return err
+	}
 	delete(e.landings, tid)
 	e.ledger.images.Add(1)
 	e.ledger.programs.Add(1)
@@ -295,6 +305,7 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	if err != nil {
 		return err
 	}
+	p.repeats.Store(true)
 	way := patched
 	if !diverted {
 		way = once

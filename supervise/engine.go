@@ -51,7 +51,10 @@ type engine struct {
 type program struct {
 	policy.Program
 	code *image.Code
-	sets map[fdcall.Want][]byte // what programs that ask need more; guarded by engine.images
+	// repeats says that a process of the program has made a second call that
+	// trapped: the next one's call sites are diverted at once.
+	repeats atomic.Bool
+	sets    map[fdcall.Want][]byte // what programs that ask need more; guarded by engine.images
 }
 
 func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {

@@ -379,9 +379,11 @@ static void handler(int sig)
 		elsewhere++;
 }
 
+static volatile int enough;
+
 static void *signals_later(void *unused)
 {
-	for (int i = 0; i < 50; i++) {
+	while (!enough) {
 		usleep(1000);
 		pthread_kill(main_thread, SIGUSR1);
 	}
@@ -407,6 +409,7 @@ static void signals(void)
 		CHECK(w == -EINTR);
 		interrupted += w == -EINTR;
 	}
+	enough = 1;
 	pthread_join(t, NULL);
 	CHECK(interrupted > 0 && elsewhere == 0);
 	CHECK(write(p[1], "x", 1) == 1);

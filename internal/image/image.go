@@ -86,10 +86,11 @@ type Header struct {
 	Owner  uint32 // thread group that was last seen to own the image
 	Sets   uint32 // bit w is set if the rows for asked properties w are there
 	Arena  uint64 // where the process keeps its syslets, or 0
+	Ready  uint32 // 1 when the thread that has landed may go on
 }
 
 // HeaderSize is the length of a [Header] in memory.
-const HeaderSize = 32
+const HeaderSize = 40
 
 // Flags are facts about an image.
 type Flags uint32
@@ -109,7 +110,9 @@ func (h *Header) Marshal() []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Flags))
 	b = binary.LittleEndian.AppendUint32(b, h.Owner)
 	b = binary.LittleEndian.AppendUint32(b, h.Sets)
-	return binary.LittleEndian.AppendUint64(b, h.Arena)
+	b = binary.LittleEndian.AppendUint64(b, h.Arena)
+	b = binary.LittleEndian.AppendUint32(b, h.Ready)
+	return binary.LittleEndian.AppendUint32(b, 0)
 }
 
 // ParseHeader reads a header out of a process's memory. It reports false if
@@ -125,6 +128,7 @@ func ParseHeader(b []byte, magic uint64) (Header, bool) {
 		Owner:  binary.LittleEndian.Uint32(b[16:]),
 		Sets:   binary.LittleEndian.Uint32(b[20:]),
 		Arena:  binary.LittleEndian.Uint64(b[24:]),
+		Ready:  binary.LittleEndian.Uint32(b[32:]),
 	}
 	return h, h.Magic == magic && h.Thunks <= MaxThunks
 }

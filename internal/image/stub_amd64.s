@@ -19,6 +19,7 @@
 #define SETSIZE 0x1700
 #define HEADER_SETS (HEADER+20) // which of them are there
 #define HEADER_ARENA (HEADER+24) // where syslets are kept, or 0
+#define HEADER_READY (HEADER+32) // 1 when the thread that landed may go on
 #define KINDS 0x4600 // one byte for each system call number: may it block?
 #define TRIEDTHUNK 0x2b60 // leads to what follows a non-blocking attempt
 #define HELPERTHUNK 0x2b80 // leads to what follows a helper's call
@@ -1455,7 +1456,7 @@ accept:
 // func landing()
 //
 // Runs in a process that has no image yet: maps it, and waits until the
-// supervisor has filled it and written the header's mark; for longer waits it
+// supervisor has filled it and says so in the header; for longer waits it
 // makes the call by which the supervisor is told. Then it goes on at the call
 // that was trapped: through its thunk if there is one. It is entered with the
 // arguments of mmap, and with the program's registers on the stack below the
@@ -1471,7 +1472,7 @@ yield:
 	SYSCALL
 	MOVL $PAUSES, CX
 pause:
-	CMPL HEADER(DI), $0
+	CMPL HEADER_READY(DI), $0
 	JNE  there
 	PAUSE
 	DECL CX

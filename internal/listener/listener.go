@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -108,6 +109,8 @@ func (l *Listener) Receive(n *Notification) error {
 // Watch returns ErrDone when the last process under the filter is gone, and
 // ErrStopped when the other end of stop, a socket or pipe, is closed.
 func (l *Listener) Watch(stop *os.File) error {
+	// Collected, the file would be closed, and look as if its other end were.
+	defer runtime.KeepAlive(stop)
 	poll := []unix.PollFd{{Fd: int32(l.file.Fd())}, {Fd: int32(stop.Fd()), Events: unix.POLLRDHUP}}
 	for {
 		switch _, err := unix.Poll(poll, -1); {
