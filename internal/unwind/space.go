@@ -214,3 +214,14 @@ func identify(f file) (identity, bool) {
 	}
 	return identity{}, false
 }
+
+// Mappings lists the mappings of code, in order of their addresses.
+func (s *Space) Mappings() []tracee.Mapping {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	all := make([]tracee.Mapping, len(s.regions))
+	for i, r := range s.regions {
+		all[i] = r.Mapping
+	}
+	return all
+}
