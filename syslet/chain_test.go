@@ -95,28 +95,26 @@ func TestActions(t *testing.T) {
 	}
 	eachBackend(t, Config{Depth: 4, Buffer: 64}, func(t *testing.T, e *Engine) {
 		for _, test := range tests {
-			t.Run(test.name, func(t *testing.T) {
-				before := openFiles(t)
-				n := 0
-				for c, err := range Run(t.Context(), e, one(test.chain)) {
-					if err != nil {
-						t.Fatal(err)
-					}
-					if c.Value != 7 {
-						t.Errorf("the value is %d", c.Value)
-					}
-					if got := outcome(c); got != test.want {
-						t.Errorf("%s, want %s (%v)", got, test.want, c.Err())
-					}
-					n++
+			before := openFiles(t)
+			n := 0
+			for c, err := range Run(t.Context(), e, one(test.chain)) {
+				if err != nil {
+					t.Fatalf("%s: %v", test.name, err)
 				}
-				if n != 1 {
-					t.Errorf("%d completions", n)
+				if c.Value != 7 {
+					t.Errorf("%s: the value is %d", test.name, c.Value)
 				}
-				if after := openFiles(t); after != before {
-					t.Errorf("%d descriptors open, %d before", after, before)
+				if got := outcome(c); got != test.want {
+					t.Errorf("%s: %s, want %s (%v)", test.name, got, test.want, c.Err())
 				}
-			})
+				n++
+			}
+			if n != 1 {
+				t.Errorf("%s: %d completions", test.name, n)
+			}
+			if after := openFiles(t); after != before {
+				t.Errorf("%s: %d descriptors open, %d before", test.name, after, before)
+			}
 		}
 		if b, err := os.ReadFile(dir + "/loop"); err != nil || string(b) != "0123456789" {
 			t.Errorf("the loop copied %q, %v", b, err)

@@ -2,22 +2,82 @@ package syslet
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"runtime"
+	"strconv"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// eachBackend runs a test on the pool and, where this kernel has it, on the
+// forbidEnv names the errno with which a seccomp filter refuses io_uring_setup
+// in a child that runs these tests.
+const forbidEnv = "SYSLET_TEST_FORBID"
+
+func TestMain(m *testing.M) {
+	if s := os.Getenv(forbidEnv); s != "" {
+		errno, err := strconv.Atoi(s)
+		if err == nil {
+			err = forbidRing(uint32(errno))
+		}
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	os.Exit(m.Run())
+}
+
+// forbidRing has io_uring_setup fail in this process from now on.
+func forbidRing(errno uint32) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	filter := []unix.SockFilter{
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number is the same on every architecture
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
+	}
+	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return fmt.Errorf("no_new_privs: %w", err)
+	}
+	if _, _, errno := unix.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&prog))); errno != 0 {
+		return fmt.Errorf("seccomp: %w", errno)
+	}
+	return nil
+}
+
+// haveRing tells whether this kernel has io_uring for us.
+func haveRing() bool {
+	e, err := New(Config{Backend: Ring, Depth: 1})
+	if err != nil {
+		return false
+	}
+	return e.Close() == nil
+}
+
+// eachBackend runs a test on the pool and, where io_uring can be had, on the
 // ring in both its ways: the results have to be the same.
 func eachBackend(t *testing.T, c Config, test func(t *testing.T, e *Engine)) {
 	t.Helper()
-	run := func(name string, c Config) {
+	configs := map[string]Config{"pool": c, "ring": c, "one thread": c}
+	for name, backend := range map[string]Backend{"pool": Pool, "ring": Ring, "one thread": Ring} {
+		if backend == Ring && !haveRing() {
+			continue
+		}
+		c := configs[name]
+		c.Backend, c.OneThread = backend, name == "one thread"
 		t.Run(name, func(t *testing.T) {
-			e, err := New(c)
-			if errors.Is(err, unix.ENOSYS) || errors.Is(err, unix.EPERM) {
-				t.Logf("no io_uring here: %v", err)
-				return
+			if c.OneThread {
+				runtime.LockOSThread()
+				defer runtime.UnlockOSThread()
 			}
+			e, err := New(c)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -27,8 +87,61 @@ func eachBackend(t *testing.T, c Config, test func(t *testing.T, e *Engine)) {
 			}
 		})
 	}
-	c.Backend = Pool
-	run("pool", c)
-	c.Backend = Ring
-	run("ring", c)
+}
+
+// TestForbidden runs every test in processes whose seccomp filter refuses
+// io_uring, as containers do: Auto must take the pool, and all results hold.
+func TestForbidden(t *testing.T) {
+	if os.Getenv(forbidEnv) != "" {
+		return // this is such a process
+	}
+	for _, errno := range []unix.Errno{unix.EPERM, unix.ENOSYS} {
+		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
+			t.Parallel()
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=60s")
+			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", forbidEnv, errno))
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			if !strings.Contains(string(out), "--- PASS: TestAuto") {
+				t.Errorf("the child did not run the tests:\n%s", out)
+			}
+		})
+	}
+}
+
+func TestAuto(t *testing.T) {
+	e, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer e.Close()
+	backend, reason := e.Backend()
+	forbidden := os.Getenv(forbidEnv)
+	switch {
+	case forbidden != "":
+		errno, _ := strconv.Atoi(forbidden)
+		if backend != Pool || !errors.Is(reason, unix.Errno(errno)) {
+			t.Errorf("%s, %v; want the pool because of %v", backend, reason, unix.Errno(errno))
+		}
+		if _, err := New(Config{Backend: Ring}); !errors.Is(err, unix.Errno(errno)) {
+			t.Errorf("New with a ring: %v", err)
+		}
+	case haveRing():
+		if backend != Ring || reason != nil {
+			t.Errorf("%s, %v; want the ring", backend, reason)
+		}
+	case backend != Pool || reason == nil:
+		t.Errorf("%s, %v; want the pool and why", backend, reason)
+	}
+}
+
+func TestConfig(t *testing.T) {
+	for _, c := range []Config{{Backend: 9}, {Depth: -1}, {Depth: 5000}, {Buffer: -1}, {Buffer: 2 << 30}, {Spare: -1}, {Batch: -1}, {Workers: -1}} {
+		if e, err := New(c); err == nil {
+			t.Errorf("New(%+v) succeeded", c)
+			e.Close()
+		}
+	}
 }

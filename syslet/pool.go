@@ -20,9 +20,9 @@ type pool struct {
 	wake     int // eventfd: readable from an interruption to the end of the run
 	stop     atomic.Bool
 
-	// Between the poll that says a connection is there and the accept that takes
-	// it, nobody else of ours may take it: that accept could not be interrupted.
-	accepting sync.Mutex
+	// Between the poll that says that something is there and the blocking call
+	// that takes it, no other worker may take it: nothing could interrupt the call.
+	taking sync.Mutex
 }
 
 func newPool(e *Engine) (*pool, error) {
@@ -160,11 +160,10 @@ func (p *pool) attempt(f *flight, i int) int32 {
 		p.made.Add(1)
 		return f.reveal(s)
 	case Accept:
-		p.accepting.Lock()
-		defer p.accepting.Unlock()
-		if res := p.ready(int(fd), unix.POLLIN); res < 0 {
+		if res := p.claim(int(fd)); res < 0 {
 			return res
 		}
+		defer p.taking.Unlock()
 		return p.raw(unix.SYS_ACCEPT4, fd, 0, 0, uintptr(s.Flags|unix.SOCK_CLOEXEC), 0)
 	case Read, Write, Recv, Send:
 		return p.transfer(f, i, int(fd))
@@ -174,32 +173,82 @@ func (p *pool) attempt(f *flight, i int) int32 {
 
 func (p *pool) transfer(f *flight, i, fd int) int32 {
 	s, b := &f.chain[i], f.data(i)
-	events := int16(unix.POLLIN)
-	if s.Call == Write || s.Call == Send {
-		events = unix.POLLOUT
+	if s.Call == Recv || s.Call == Send {
+		return p.message(s, fd, b)
 	}
-	isSocket := s.Call == Recv || s.Call == Send
-	if isSocket && s.Flags&unix.MSG_DONTWAIT == 0 || !isSocket && s.Off < 0 {
-		if res := p.ready(fd, events); res < 0 {
+	if s.Off >= 0 {
+		if s.Call == Read {
+			return p.result(unix.Pread(fd, b, s.Off))
+		}
+		return p.result(unix.Pwrite(fd, b, s.Off))
+	}
+	if s.Call == Write {
+		if res := p.ready(fd, unix.POLLOUT); res < 0 {
 			return res
 		}
+		return p.raw(unix.SYS_WRITE, uintptr(fd), address(b), uintptr(len(b)), 0, 0)
 	}
-	at := uintptr(unsafe.Pointer(unsafe.SliceData(b))) // the arena's, or pinned
-	switch s.Call {
-	case Recv:
-		return p.raw6(unix.SYS_RECVFROM, uintptr(fd), at, uintptr(len(b)), uintptr(s.Flags), 0, 0)
-	case Send:
-		return p.raw6(unix.SYS_SENDTO, uintptr(fd), at, uintptr(len(b)), uintptr(s.Flags|unix.MSG_NOSIGNAL), 0, 0)
-	case Read:
-		if s.Off < 0 {
-			return p.raw(unix.SYS_READ, uintptr(fd), at, uintptr(len(b)), 0, 0)
+	if s.Fd.kind == fdNumber {
+		if res := p.claim(fd); res < 0 {
+			return res
 		}
-		return p.result(unix.Pread(fd, b, s.Off))
+		defer p.taking.Unlock()
 	}
-	if s.Off < 0 {
-		return p.raw(unix.SYS_WRITE, uintptr(fd), at, uintptr(len(b)), 0, 0)
+	return p.raw(unix.SYS_READ, uintptr(fd), address(b), uintptr(len(b)), 0, 0)
+}
+
+// address is that of memory that stays where it is: the arena's, or pinned.
+func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(b))) }
+
+// message receives or sends without blocking in anything but poll. With
+// MSG_WAITALL it goes on until all of b is transferred.
+func (p *pool) message(s *Step, fd int, b []byte) int32 {
+	nr, events := uintptr(unix.SYS_RECVFROM), int16(unix.POLLIN)
+	if s.Call == Send {
+		nr, events = unix.SYS_SENDTO, unix.POLLOUT
 	}
-	return p.result(unix.Pwrite(fd, b, s.Off))
+	flags := s.Flags | unix.MSG_DONTWAIT | unix.MSG_NOSIGNAL
+	if s.Call == Recv {
+		flags &^= unix.MSG_NOSIGNAL
+	}
+	done := 0
+	for {
+		res := p.raw6(nr, uintptr(fd), address(b[done:]), uintptr(len(b)-done), uintptr(flags), 0, 0)
+		switch {
+		case res > 0 && s.Flags&unix.MSG_WAITALL != 0 && done+int(res) < len(b):
+			done += int(res)
+			continue
+		case res >= 0:
+			return int32(done) + res
+		case res == -int32(unix.EAGAIN) && s.Flags&unix.MSG_DONTWAIT == 0:
+			if res = p.ready(fd, events); res == 0 {
+				continue
+			}
+		case res == -int32(unix.EINTR):
+			continue
+		}
+		if done > 0 {
+			return int32(done)
+		}
+		return res
+	}
+}
+
+// claim waits until fd is readable and keeps the other workers from taking what
+// is there. Where it returns 0 the caller has to unlock p.taking.
+func (p *pool) claim(fd int) int32 {
+	for {
+		if res := p.ready(fd, unix.POLLIN); res < 0 {
+			return res
+		}
+		p.taking.Lock()
+		now := [...]unix.PollFd{{Fd: int32(fd), Events: unix.POLLIN}}
+		p.made.Add(1)
+		if n, _ := unix.Poll(now[:], 0); n > 0 {
+			return 0
+		}
+		p.taking.Unlock()
+	}
 }
 
 // ready waits until fd is, or the run is interrupted.
