@@ -1,0 +1,113 @@
+package audit
+
+import (
+	"context"
+	"iter"
+
+	"github.com/seed-055cd0c8/indirect/internal/recorder"
+	"github.com/seed-055cd0c8/indirect/internal/symbol"
+)
+
+// Events are what a recording holds so far, with the functions and lines of
+// its stacks looked up. The error of reading it, if there is one, is stored in err.
+func Events(ctx context.Context, r *recorder.Recording, s *symbol.Symbolizer, err *error) iter.Seq[Event] {
+	return func(yield func(Event) bool) {
+		t := teller{ctx: ctx, symbols: s, modules: make(map[uint64]symbol.Module), frames: make(map[recorder.Frame][]Frame)}
+		e := r.Read(func(e recorder.Entry) error {
+			if event, ok := t.event(&e); ok && !yield(event) {
+				return errEnough
+			}
+			return nil
+		})
+		if e != errEnough {
+			*err = e
+		}
+	}
+}
+
+type enough struct{}
+
+func (enough) Error() string { return "no more events are wanted" }
+
+var errEnough error = enough{}
+
+// teller makes events of the recorder's entries.
+type teller struct {
+	ctx     context.Context
+	symbols *symbol.Symbolizer
+	modules map[uint64]symbol.Module
+	frames  map[recorder.Frame][]Frame // what has been looked up
+}
+
+// maxLookedUp bounds the frames that are remembered.
+const maxLookedUp = 1 << 15
+
+func (t *teller) event(e *recorder.Entry) (Event, bool) {
+	switch {
+	case e.Module != nil:
+		t.modules[e.Module.ID] = symbol.Module{Path: e.Module.Path, Inode: e.Module.Ino, BuildID: e.Module.BuildID}
+		return Event{}, false
+	case e.Program != nil:
+		p := Program(*e.Program)
+		return Event{Program: &p}, true
+	case e.Stack != nil:
+		return Event{Stack: t.stack(e.Stack)}, true
+	case e.Creation != nil:
+		return Event{Creation: creation(e.Creation)}, true
+	case e.Race != nil:
+		r := Race(*e.Race)
+		return Event{Race: &r}, true
+	case e.Exec != nil:
+		x := &Exec{From: e.Exec.From, To: e.Exec.To, TID: e.Exec.TID, Time: e.Exec.Time, Stack: e.Exec.Stack, Env: e.Exec.Env}
+		for _, h := range e.Exec.Handed {
+			x.Handed = append(x.Handed, Handed{FD: h.FD, Creation: h.Creation, Object: object(h.Object)})
+		}
+		return Event{Exec: x}, true
+	case e.Latent != nil:
+		l := Latent(*e.Latent)
+		return Event{Latent: &l}, true
+	case e.Exit != nil:
+		x := Exit(*e.Exit)
+		return Event{Exit: &x}, true
+	case e.Lost != nil:
+		l := Lost(*e.Lost)
+		return Event{Lost: &l}, true
+	}
+	return Event{}, false
+}
+
+func object(o recorder.Object) Object { return Object{Link: o.Link, Ino: o.Ino} }
+
+func creation(c *recorder.Creation) *Creation {
+	return &Creation{
+		ID: c.ID, Origin: Origin(c.Origin), Program: c.Program, TID: c.TID, Time: c.Time,
+		Call: c.Call, Args: arguments(c), FD: c.FD, Object: object(c.Object), Stack: c.Stack, Threads: c.Threads,
+	}
+}
+
+// stack looks up the functions of a stack.
+func (t *teller) stack(s *recorder.Stack) *Stack {
+	found := &Stack{ID: s.ID}
+	for _, f := range s.Frames {
+		frames, ok := t.frames[f]
+		if !ok {
+			frames = t.lookUp(f)
+			if len(t.frames) >= maxLookedUp {
+				clear(t.frames)
+			}
+			t.frames[f] = frames
+		}
+		found.Frames = append(found.Frames, frames...)
+	}
+	return found
+}
+
+func (t *teller) lookUp(f recorder.Frame) (frames []Frame) {
+	for _, s := range t.symbols.Frames(t.ctx, t.modules[f.Module], f.Offset, f.Exact) {
+		frames = append(frames, Frame{
+			Function: s.Function, File: s.File, Line: s.Line, Module: s.Module, Offset: s.Offset, BuildID: s.BuildID,
+			Inlined: s.Inlined, Guessed: f.Guessed,
+		})
+	}
+	return frames
+}
