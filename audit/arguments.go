@@ -18,6 +18,7 @@ const (
 	directory
 	fileName
 	openFlags
+	creationFlags // of calls that open nothing by name
 	octal
 	domain
 	socketType
@@ -39,10 +40,10 @@ var parameters = map[string][]parameter{
 	"openat":            {{"dirfd", directory}, {"pathname", fileName}, {"flags", openFlags}, {"mode", octal}},
 	"openat2":           {{"dirfd", directory}, {"pathname", fileName}},
 	"memfd_create":      {{"name", fileName}, {"flags", hexadecimal}},
-	"pipe2":             {{"pipefd", skipped}, {"flags", openFlags}},
+	"pipe2":             {{"pipefd", skipped}, {"flags", creationFlags}},
 	"dup":               {{"oldfd", number}},
 	"dup2":              {{"oldfd", number}, {"newfd", number}},
-	"dup3":              {{"oldfd", number}, {"newfd", number}, {"flags", openFlags}},
+	"dup3":              {{"oldfd", number}, {"newfd", number}, {"flags", creationFlags}},
 	"fcntl F_DUPFD":     {{"fd", number}, {"op", skipped}, {"arg", number}},
 	"fcntl64 F_DUPFD":   {{"fd", number}, {"op", skipped}, {"arg", number}},
 	"fcntl":             {{"fd", number}, {"op", skipped}, {"flags", number}},
@@ -55,12 +56,12 @@ var parameters = map[string][]parameter{
 	"recvmsg":           {{"sockfd", number}, {"msg", skipped}, {"flags", hexadecimal}},
 	"recvmmsg":          {{"sockfd", number}, {"msgvec", skipped}, {"vlen", number}, {"flags", hexadecimal}},
 	"epoll_create":      {{"size", number}},
-	"epoll_create1":     {{"flags", openFlags}},
+	"epoll_create1":     {{"flags", creationFlags}},
 	"eventfd":           {{"initval", number}},
-	"eventfd2":          {{"initval", number}, {"flags", openFlags}},
-	"signalfd4":         {{"fd", number}, {"mask", skipped}, {"size", skipped}, {"flags", openFlags}},
-	"timerfd_create":    {{"clockid", number}, {"flags", openFlags}},
-	"inotify_init1":     {{"flags", openFlags}},
+	"eventfd2":          {{"initval", number}, {"flags", creationFlags}},
+	"signalfd4":         {{"fd", number}, {"mask", skipped}, {"size", skipped}, {"flags", creationFlags}},
+	"timerfd_create":    {{"clockid", number}, {"flags", creationFlags}},
+	"inotify_init1":     {{"flags", creationFlags}},
 	"open_by_handle_at": {{"mount_fd", number}, {"handle", skipped}, {"flags", openFlags}},
 }
 
@@ -83,6 +84,10 @@ func arguments(c *recorder.Creation) []Argument {
 			text = c.Path
 		case openFlags:
 			text = openFlagNames(v)
+		case creationFlags:
+			if text = fmt.Sprintf("%#x", uint32(v)); uint32(v) == unix.O_NONBLOCK {
+				text = "O_NONBLOCK"
+			}
 		case octal:
 			if c.Call != "creat" && c.Args[i-1]&(unix.O_CREAT|unix.O_TMPFILE&^unix.O_DIRECTORY) == 0 {
 				continue

@@ -8,9 +8,9 @@ import (
 	"github.com/seed-055cd0c8/indirect/internal/symbol"
 )
 
-// Events are what a recording holds so far, with the functions and lines of
+// events are what a recording holds so far, with the functions and lines of
 // its stacks looked up. The error of reading it, if there is one, is stored in err.
-func Events(ctx context.Context, r *recorder.Recording, s *symbol.Symbolizer, err *error) iter.Seq[Event] {
+func events(ctx context.Context, r *recorder.Recording, s *symbol.Symbolizer, err *error) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
 		t := teller{ctx: ctx, symbols: s, modules: make(map[uint64]symbol.Module), frames: make(map[recorder.Frame][]Frame)}
 		e := r.Read(func(e recorder.Entry) error {

@@ -17,7 +17,7 @@ int main(void) {
 	if (child == 0) {
 		char option[32];
 		snprintf(option, sizeof option, "--status-fd=%d", status[1]);
-		execlp("sh", "sh", "-c", "cat <&9 >/dev/null", "sh", option, NULL);
+		execlp("true", "true", option, NULL);
 		_exit(127);
 	}
 	return waitpid(child, NULL, 0) != child;

@@ -318,6 +318,9 @@ func (d descriptors) numbers(first, last int) (all []int) {
 func (r *recorder) exit(p *process, when int64) {
 	for fd, rec := range *p.files {
 		if rec.origin == Created && !rec.flagged && !rec.handed && rec.program.pid == p.pid && isOpen(p.pid, fd) && !closeOnExec(p.pid, fd) {
+			if rec.object == (object{}) {
+				rec.object, _ = objectOf(p.pid, fd)
+			}
 			r.log.write(Entry{Latent: &Latent{Creation: r.tell(rec), Time: when}})
 		}
 	}

@@ -38,3 +38,12 @@ func (r *Recording) Read(f func(Entry) error) error { return readLog(r.log, f) }
 
 // Close gives the recording up.
 func (r *Recording) Close() error { return r.log.Close() }
+
+// Size is how many bytes of log there are so far.
+func (r *Recording) Size() int64 {
+	info, err := r.log.Stat()
+	if err != nil {
+		return 0
+	}
+	return info.Size()
+}

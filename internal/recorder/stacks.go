@@ -2,9 +2,13 @@ package recorder
 
 import (
 	"encoding/binary"
+	"errors"
+	"slices"
 	"sync"
 
+	"github.com/seed-055cd0c8/indirect/fdcall"
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
+	"github.com/seed-055cd0c8/indirect/internal/unwind"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
@@ -16,14 +20,10 @@ type Stack struct {
 
 // Frame is one address of a stack.
 type Frame struct {
-	Module uint64 // 0: code that is in no file
-	Offset uint64 // in the file; the address itself if there is no file
-}
-
-// step is a frame as it is found: an address, and where on the stack it was.
-type step struct {
-	address uint64
-	at      uint64 // 0 for the innermost
+	Module  uint64 `json:",omitempty"` // 0: code that is in no file
+	Offset  uint64 // in the file; the address itself if there is no file
+	Exact   bool   `json:",omitempty"` // the next instruction, and not a return address
+	Guessed bool   `json:",omitempty"` // found without unwind information
 }
 
 // stacks reads the stacks of threads, and knows those that it has seen.
@@ -36,11 +36,13 @@ type stacks struct {
 	depth    int
 	pointers pointers
 	modules  modules
+	unwinder *unwind.Unwinder
 
-	mu    sync.Mutex
-	seen  map[place][]seenStack
-	count int               // of what is in seen
-	ids   map[string]uint64 // by frames
+	mu     sync.Mutex
+	spaces map[uint64]*unwind.Space // by where the program's stack begins (see [image])
+	seen   map[place][]seenStack
+	count  int               // of what is in seen
+	ids    map[string]uint64 // by frames
 }
 
 // place is an instruction in a program image.
@@ -62,13 +64,16 @@ const (
 	maxPerPlace = 32
 	maxStacks   = 1 << 16
 	maxSpan     = 1 << 16
+	maxSpaces   = 256
 )
 
 func newStacks(l *log, depth int) *stacks {
 	return &stacks{
 		log: l, depth: depth,
 		pointers: pointers{files: make(map[int]int)},
-		modules:  modules{log: l, ids: make(map[file]uint64), spaces: make(map[uint64]space)},
+		modules:  modules{log: l, ids: make(map[file]uint64)},
+		unwinder: unwind.New(unwind.Options{}),
+		spaces:   make(map[uint64]*unwind.Space),
 		seen:     make(map[place][]seenStack),
 		ids:      make(map[string]uint64),
 	}
@@ -85,11 +90,15 @@ func (s *stacks) ofWaiting(ev *supervise.Event, pid int, stack uint64) (uint64, 
 	if id, ok := s.recognise(ev.TID, at, sp); ok {
 		return id, true
 	}
-	steps, ok := s.unwind(pid, ev.IP, sp, nil)
-	if !ok {
+	arch := unwind.AMD64
+	if ev.ABI == fdcall.I386 {
+		arch = unwind.I386
+	}
+	frames, err := s.unwind(ev.TID, stack, unwind.At(arch, ev.IP, sp))
+	if errors.Is(err, unwind.ErrRegisters) {
 		return 0, false
 	}
-	return s.learn(pid, at, sp, steps), true
+	return s.learn(pid, at, sp, frames), true
 }
 
 // ofAttached is the stack of a thread that is held.
@@ -98,12 +107,37 @@ func (s *stacks) ofAttached(ev *supervise.Event, a *supervise.Attached, pid int,
 	if id, ok := s.recognise(ev.TID, at, sp); ok {
 		return id
 	}
-	steps, _ := s.unwind(pid, ev.IP, sp, &a.Registers)
-	return s.learn(pid, at, sp, steps)
+	regs := unwind.FromTracee(&a.Registers)
+	regs.SetPC(ev.IP)
+	frames, _ := s.unwind(ev.TID, stack, regs) // what there is
+	return s.learn(pid, at, sp, frames)
 }
 
-func (s *stacks) unwind(pid int, ip, sp uint64, regs *tracee.Regs) ([]step, bool) {
-	return []step{{address: ip}}, true
+// unwind reads the stack of a thread that stands behind its call.
+func (s *stacks) unwind(tid int, stack uint64, regs unwind.Regs) ([]unwind.Frame, error) {
+	s.mu.Lock()
+	space, known := s.spaces[stack]
+	s.mu.Unlock()
+	for {
+		if !known {
+			var err error
+			if space, err = unwind.Map(tid); err != nil {
+				return nil, err
+			}
+			s.mu.Lock()
+			if len(s.spaces) >= maxSpaces {
+				clear(s.spaces)
+			}
+			s.spaces[stack] = space
+			s.mu.Unlock()
+		}
+		frames, err := s.unwinder.Stack(space, unwind.Memory(tid), regs, s.depth)
+		nowhere := func(f unwind.Frame) bool { return f.Mapping == nil }
+		if !known || err == nil && !slices.ContainsFunc(frames, nowhere) || errors.Is(err, unwind.ErrRegisters) {
+			return frames, err
+		}
+		known = false // the program may have mapped more code since
+	}
 }
 
 // recognise finds the stack of a thread among those seen at the same place.
@@ -141,18 +175,27 @@ func (k *seenStack) matches(memory []byte) bool {
 }
 
 // learn makes a stack known, and tells of it if it is new.
-func (s *stacks) learn(pid int, at place, sp uint64, steps []step) uint64 {
-	id := s.intern(s.frames(pid, at.stack, steps))
-	k := seenStack{id: id}
-	for _, step := range steps {
-		if step.at == 0 {
+func (s *stacks) learn(pid int, at place, sp uint64, found []unwind.Frame) uint64 {
+	frames := make([]Frame, len(found))
+	for i, f := range found {
+		frames[i] = Frame{Offset: f.Offset(), Exact: f.Exact, Guessed: f.Guessed}
+		if f.Mapping != nil {
+			frames[i].Module = s.modules.id(pid, f.Mapping)
+		}
+	}
+	if len(frames) > 0 {
+		frames[0].Exact = false // its call is the instruction before
+	}
+	k := seenStack{id: s.intern(frames)}
+	for _, f := range found {
+		if f.At == 0 {
 			continue
 		}
-		if step.at < sp || step.at-sp > maxSpan {
-			return id // not to be recognised
+		if f.At < sp || f.At-sp > maxSpan {
+			return k.id // not to be recognised
 		}
-		k.words = append(k.words, word{step.at - sp, step.address})
-		k.span = max(k.span, step.at-sp+8)
+		k.words = append(k.words, word{f.At - sp, f.PC})
+		k.span = max(k.span, f.At-sp+8)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -164,32 +207,14 @@ func (s *stacks) learn(pid int, at place, sp uint64, steps []step) uint64 {
 		s.seen[at] = append(s.seen[at], k)
 		s.count++
 	}
-	return id
-}
-
-// frames says which files the addresses are in.
-func (s *stacks) frames(pid int, stack uint64, steps []step) []Frame {
-	code := s.modules.space(pid, stack, false)
-	frames := make([]Frame, len(steps))
-	for i, step := range steps {
-		r := code.find(step.address)
-		if r == nil { // mapped since
-			code = s.modules.space(pid, stack, true)
-			r = code.find(step.address)
-		}
-		if r == nil {
-			frames[i] = Frame{Offset: step.address}
-			continue
-		}
-		frames[i] = Frame{Module: r.module, Offset: step.address - r.start + r.offset}
-	}
-	return frames
+	return k.id
 }
 
 // intern returns the ID of a stack, and tells of it at the first time.
 func (s *stacks) intern(frames []Frame) uint64 {
-	key := make([]byte, 0, 16*len(frames))
+	key := make([]byte, 0, 17*len(frames))
 	for _, f := range frames {
+		key = append(key, bit(f.Exact)|bit(f.Guessed)<<1)
 		key = binary.LittleEndian.AppendUint64(key, f.Module)
 		key = binary.LittleEndian.AppendUint64(key, f.Offset)
 	}
@@ -205,4 +230,11 @@ func (s *stacks) intern(frames []Frame) uint64 {
 	s.ids[string(key)] = id
 	s.log.write(Entry{Stack: &Stack{ID: id, Frames: frames}})
 	return id
+}
+
+func bit(b bool) byte {
+	if b {
+		return 1
+	}
+	return 0
 }
