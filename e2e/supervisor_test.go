@@ -141,3 +141,42 @@ func TestFrontKilled(t *testing.T) {
 		t.Errorf("the program says %q, want %q", got, want)
 	}
 }
+
+// The front is killed while many threads make calls that trap: the supervisor
+// hands over to a successor, and no call is lost.
+func TestFrontKilledUnderLoad(t *testing.T) {
+	t.Parallel()
+	program := glibc.compile(t, "syslet.c")
+	for i := range 4 {
+		t.Run(strconv.Itoa(i), func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			status := filepath.Join(t.TempDir(), "status")
+			script := `"$0" 20000 8 >/dev/null; echo $? >"$1.new"; mv "$1.new" "$1"`
+			cmd, _ := noPatch.command(ctx, t, "/bin/sh", "-c", script, program, status)
+			cmd.SysProcAttr.Setpgid = false
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(500 * time.Millisecond)
+			if err := cmd.Process.Kill(); err != nil {
+				t.Fatal(err)
+			}
+			_ = cmd.Wait()
+			for {
+				got, err := os.ReadFile(status)
+				if err == nil {
+					if string(got) != "0\n" {
+						t.Errorf("the program's status: %q", got)
+					}
+					return
+				}
+				if ctx.Err() != nil {
+					t.Fatal("the program hangs")
+				}
+				time.Sleep(10 * time.Millisecond)
+			}
+		})
+	}
+}

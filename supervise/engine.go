@@ -115,6 +115,7 @@ func (e *engine) recover() {
 	defer runtime.UnlockOSThread()
 	for i := range e.ledger.flight {
 		f := &e.ledger.flight[i]
+		f.adopt()
 		n := f.notice
 		switch {
 		case n.ID == 0, !e.listener.Valid(n.ID): // answered, or dead

@@ -28,7 +28,7 @@ type ledger struct {
 // flight is a notification under way. The kernel itself writes it here, so
 // that nothing is lost when the supervisor dies as soon as it has received it.
 type flight struct {
-	taken  atomic.Bool   // a worker of the living supervisor has it
+	owner  atomic.Int32  // the supervisor whose worker has it, or 0
 	tries  atomic.Uint32 // supervisors that have had this notification in hand
 	notice listener.Notification
 }
@@ -105,7 +105,7 @@ func openLedger(f *os.File) (*ledger, error) {
 // take finds room for a worker's notifications.
 func (l *ledger) take() *flight {
 	for i := range l.flight {
-		if f := &l.flight[i]; f.taken.CompareAndSwap(false, true) {
+		if f := &l.flight[i]; f.owner.CompareAndSwap(0, int32(os.Getpid())) {
 			f.notice = listener.Notification{}
 			return f
 		}
@@ -113,8 +113,14 @@ func (l *ledger) take() *flight {
 	return nil
 }
 
-// drop gives it back.
+// adopt takes it over from a supervisor before us, which may live on for as
+// long as calls that it runs in place block.
+func (f *flight) adopt() { f.owner.Store(int32(os.Getpid())) }
+
+// drop gives it back, unless a successor has it.
 func (f *flight) drop() {
-	f.notice = listener.Notification{}
-	f.taken.Store(false)
+	if f.owner.Load() == int32(os.Getpid()) {
+		f.notice = listener.Notification{}
+		f.owner.Store(0)
+	}
 }

@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"os"
 	"testing"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
@@ -19,7 +20,7 @@ func TestLedgerIsShared(t *testing.T) {
 	ours.served[3][once].Add(2)
 	f := ours.take()
 	f.notice.ID = 4711
-	if theirs.served[3][once].Load() != 2 || theirs.flight[0].notice.ID != 4711 || !theirs.flight[0].taken.Load() {
+	if theirs.served[3][once].Load() != 2 || theirs.flight[0].notice.ID != 4711 || theirs.flight[0].owner.Load() != int32(os.Getpid()) {
 		t.Error("a second mapping shows something else")
 	}
 }
@@ -50,5 +51,23 @@ func TestLedgerHasARowForEveryCall(t *testing.T) {
 		if reasonText[r] == "" {
 			t.Errorf("reason %d has no text", r)
 		}
+	}
+}
+
+// A successor that has taken a notification over keeps it, whatever a worker
+// of its predecessor does in the end.
+func TestLedgerAdopted(t *testing.T) {
+	l := new(ledger)
+	f := l.take()
+	f.notice.ID = 3
+	f.owner.Store(1) // another process, which is alive
+	f.drop()
+	if f.owner.Load() != 1 || f.notice.ID != 3 {
+		t.Error("dropped although another supervisor has it")
+	}
+	f.adopt()
+	f.drop()
+	if f.owner.Load() != 0 || f.notice.ID != 0 {
+		t.Error("not dropped")
 	}
 }

@@ -51,6 +51,10 @@ func (w *workers) work() {
 	defer f.drop()
 	for {
 		w.tids.Store(tid, nil)
+		if w.stopped.Load() {
+			w.tids.Delete(tid)
+			return
+		}
 		err := w.listener.Receive(&f.notice)
 		w.tids.Delete(tid)
 		switch {
