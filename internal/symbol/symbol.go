@@ -224,7 +224,7 @@ func (s *Symbolizer) trim(keep Module) {
 func (s *Symbolizer) read(ctx context.Context, m Module) *object {
 	f, err := s.options.Open(m)
 	if err != nil {
-		return s.debugOnly(ctx, m)
+		return nil
 	}
 	defer f.Close()
 	e, err := elf.NewFile(io.NewSectionReader(f, 0, fileSize(f)))
@@ -233,7 +233,7 @@ func (s *Symbolizer) read(ctx context.Context, m Module) *object {
 	}
 	id := buildID(e)
 	if m.BuildID != "" && id != m.BuildID {
-		return s.debugOnly(ctx, m) // it was replaced by another version
+		return nil // it was replaced by another version
 	}
 	o := newObject(e)
 	o.readSymbols(e)
@@ -248,26 +248,6 @@ func (s *Symbolizer) read(ctx context.Context, m Module) *object {
 			o.readDWARF(de)
 		}
 	}
-	return o
-}
-
-// debugOnly reads the debug file of a module that is itself gone.
-func (s *Symbolizer) debugOnly(ctx context.Context, m Module) *object {
-	if m.BuildID == "" {
-		return nil
-	}
-	d := s.debugFile(ctx, "", m.BuildID, link{})
-	if d == nil {
-		return nil
-	}
-	defer d.Close()
-	e, err := elf.NewFile(io.NewSectionReader(d, 0, fileSize(d)))
-	if err != nil {
-		return nil
-	}
-	o := newObject(e) // its segments are where the module's were
-	o.readSymbols(e)
-	o.readDWARF(e)
 	return o
 }
 

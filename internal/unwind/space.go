@@ -14,11 +14,10 @@ import (
 )
 
 // Space is the code that is mapped in an address space. It may be used by many
-// goroutines at once, until its process executes another program.
+// goroutines at once, for all processes that share it or have a copy of it by
+// fork(2), until they execute another program. What they map after it was read
+// is noticed, what they map at the place of something else is not.
 type Space struct {
-	read func() ([]tracee.Mapping, error)
-	file func(*tracee.Mapping) (*os.File, error)
-
 	mu      sync.RWMutex
 	regions []*region // in order of their addresses
 }
@@ -26,24 +25,20 @@ type Space struct {
 // region is a mapping of code, and the file it is from once that was looked at.
 type region struct {
 	tracee.Mapping
-	once   sync.Once
-	module *module // nil: unreadable
+	mu     sync.Mutex
+	done   bool
+	module *module // nil: not a program's file
 }
 
-// Map reads which code is mapped in the process that tid belongs to. Files are
-// opened when they are needed first, through the process, so that those of
-// other mount namespaces and deleted ones are found.
+// Map reads which code is mapped in the process that tid belongs to.
 func Map(tid int) (*Space, error) {
-	s := &Space{
-		read: func() ([]tracee.Mapping, error) { return tracee.Maps(tid) },
-		file: func(m *tracee.Mapping) (*os.File, error) { return tracee.OpenMapped(tid, m) },
-	}
-	return s, s.reload()
+	s := new(Space)
+	return s, s.reload(Memory(tid))
 }
 
 // reload reads the mappings again.
-func (s *Space) reload() error {
-	all, err := s.read()
+func (s *Space) reload(p Process) error {
+	all, err := p.Mappings()
 	if err != nil {
 		return err
 	}
@@ -109,10 +104,10 @@ const (
 )
 
 // open opens the file behind a region.
-func (s *Space) open(r *region, memory io.ReaderAt) (file, error) {
+func (r *region) open(p Process) (file, error) {
 	if r.Path == vdsoPath && r.End-r.Start <= largestVDSO {
 		b := make([]byte, r.End-r.Start)
-		if n, err := memory.ReadAt(b, int64(r.Start)); n < len(b) {
+		if n, err := p.ReadAt(b, int64(r.Start)); n < len(b) {
 			return nil, fmt.Errorf("read the vDSO: %w", err)
 		}
 		return image{bytes.NewReader(b)}, nil
@@ -120,19 +115,22 @@ func (s *Space) open(r *region, memory io.ReaderAt) (file, error) {
 	if r.Inode == 0 {
 		return nil, errNoRules
 	}
-	return s.file(&r.Mapping)
+	return p.Open(&r.Mapping)
 }
 
-// module returns the module of a region, nil if it has none that is readable.
-func (s *Space) module(u *Unwinder, r *region, memory io.ReaderAt) *module {
-	r.once.Do(func() {
-		f, err := s.open(r, memory)
-		if err != nil {
-			return
-		}
-		defer f.Close()
-		r.module = u.modules.of(f)
-	})
+// read returns the module of a region, nil if it has none that is readable.
+func (r *region) read(known *modules, p Process) *module {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.done {
+		return r.module
+	}
+	f, err := r.open(p)
+	if err != nil {
+		return nil // another process that has it mapped may be able to
+	}
+	defer f.Close()
+	r.module, r.done = known.of(f), true
 	return r.module
 }
 

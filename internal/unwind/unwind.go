@@ -189,8 +189,8 @@ func New(o Options) *Unwinder {
 // Stack returns the frames of a thread, the innermost first, at most depth of
 // them. If it ends before the outermost frame, the error says why; the frames
 // up to there are valid. The thread must not run meanwhile.
-func (u *Unwinder) Stack(s *Space, memory io.ReaderAt, regs Regs, depth int) ([]Frame, error) {
-	w := newWindow(memory, regs.Arch.word())
+func (u *Unwinder) Stack(s *Space, p Process, regs Regs, depth int) ([]Frame, error) {
+	w := newWindow(p, regs.Arch.word())
 	defer w.release()
 	st := state{u: u, space: s, memory: w, regs: regs}
 	frames := make([]Frame, 0, min(depth, 64))
@@ -236,7 +236,7 @@ func (st *state) region(pc uint64) *region {
 	r := st.space.find(pc)
 	if r == nil && !st.reloaded && pc != 0 {
 		st.reloaded = true
-		st.space.reload()
+		st.space.reload(st.memory.source)
 		r = st.space.find(pc)
 	}
 	return r
@@ -259,7 +259,7 @@ func (st *state) step(f *Frame) (Frame, error) {
 		return st.guess(f)
 	}
 	row, vaddr, err := st.rules(r, lookup)
-	if errors.Is(err, errNoRules) || errors.Is(err, errCorrupt) {
+	if err != nil {
 		if st.signalFrame(f.PC) {
 			at, err := st.restoreSignalFrame()
 			if err != nil {
@@ -269,9 +269,6 @@ func (st *state) step(f *Frame) (Frame, error) {
 			return st.arrive(f, &before, at, true, false)
 		}
 		return st.guess(f)
-	}
-	if err != nil {
-		return Frame{}, err
 	}
 	at, err := row.apply(&st.regs, st.memory, lookup-vaddr)
 	if err != nil {
@@ -285,7 +282,7 @@ func (st *state) step(f *Frame) (Frame, error) {
 // rules finds the rules for an address in a region, and what the linker thinks
 // that the address is.
 func (st *state) rules(r *region, pc uint64) (*row, uint64, error) {
-	m := st.space.module(st.u, r, st.memory.source)
+	m := r.read(&st.u.modules, st.memory.source)
 	if m == nil {
 		return nil, 0, errNoRules
 	}
@@ -293,7 +290,7 @@ func (st *state) rules(r *region, pc uint64) (*row, uint64, error) {
 	if !ok {
 		return nil, 0, errNoRules
 	}
-	row, err := m.row(vaddr, func() (file, error) { return st.space.open(r, st.memory.source) })
+	row, err := m.row(vaddr, func() (file, error) { return r.open(st.memory.source) })
 	return row, vaddr, err
 }
 

@@ -4,13 +4,23 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"os"
 	"sync"
 
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
-// Memory is the memory of the process that a thread belongs to, read without
-// being opened (process_vm_readv(2)). It implements [io.ReaderAt].
+// Process is what an unwinding reads: the memory of a process at its
+// addresses, what is mapped in it, and the files behind that.
+type Process interface {
+	io.ReaderAt
+	Mappings() ([]tracee.Mapping, error)
+	Open(*tracee.Mapping) (*os.File, error)
+}
+
+// Memory is the [Process] that the thread of this ID belongs to. Its memory is
+// read without being opened (process_vm_readv(2)), its files are opened through
+// it, so that those of other mount namespaces and deleted ones are found.
 type Memory int
 
 // ReadAt reads from the address at.
@@ -22,10 +32,16 @@ func (m Memory) ReadAt(p []byte, at int64) (int, error) {
 	return n, nil
 }
 
+// Mappings reads the process's mappings.
+func (m Memory) Mappings() ([]tracee.Mapping, error) { return tracee.Maps(int(m)) }
+
+// Open opens the file behind one of the process's mappings.
+func (m Memory) Open(a *tracee.Mapping) (*os.File, error) { return tracee.OpenMapped(int(m), a) }
+
 // window reads words of a stack by reading a piece of it at a time: a request
 // to the kernel costs more than a few KiB do.
 type window struct {
-	source io.ReaderAt
+	source Process
 	word   int
 	start  uint64
 	bytes  []byte
@@ -36,7 +52,7 @@ const windowSize = 4096
 
 var windows = sync.Pool{New: func() any { return new(window) }}
 
-func newWindow(source io.ReaderAt, word int) *window {
+func newWindow(source Process, word int) *window {
 	w := windows.Get().(*window)
 	w.source, w.word, w.start, w.bytes = source, word, 0, nil
 	return w
