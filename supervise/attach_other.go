@@ -5,6 +5,7 @@ package supervise
 import (
 	"github.com/seed-055cd0c8/indirect/fdcall"
 	"github.com/seed-055cd0c8/indirect/internal/listener"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
 const (
@@ -13,7 +14,10 @@ const (
 )
 
 // Attached is a thread that we hold, in front of its call or behind it.
-type Attached struct{ TID int }
+type Attached struct {
+	TID       int
+	Registers tracee.Regs
+}
 
 // ReadAt reads the program's memory, as [io.ReaderAt].
 func (*Attached) ReadAt([]byte, int64) (int, error) { return 0, errImpossible }
