@@ -130,9 +130,13 @@ func frame(f *audit.Frame) string {
 	return s
 }
 
-// microseconds shows a window's length.
+// microseconds shows a window's length, in no more digits than it deserves.
 func microseconds(d time.Duration) string {
-	return strconv.FormatFloat(float64(d)/float64(time.Microsecond), 'f', -1, 64) + " µs"
+	us := float64(d) / float64(time.Microsecond)
+	if us >= 100 {
+		return strconv.FormatFloat(us, 'f', 0, 64) + " µs"
+	}
+	return strconv.FormatFloat(us, 'g', 3, 64) + " µs"
 }
 
 // headline says in a sentence, without a full stop, what was found.
