@@ -19,7 +19,7 @@ import (
 // made them, in the programs that made them. Where the same call of the same
 // program also makes descriptors that are handed on deliberately, the call is
 // left alone, since the program would break. The second result are findings
-// that the policy does not mend and that can do harm, for this reason or because no policy can
+// that the policy does not mend, for this reason or because no policy can
 // speak about the program or the call; the file has a comment on each.
 func WritePolicy(w io.Writer, r *Report) (unmended []Finding, err error) {
 	calls := fdcall.Linux()
@@ -35,8 +35,6 @@ func WritePolicy(w io.Writer, r *Report) (unmended []Finding, err error) {
 		switch {
 		case row == nil || row.Applicable(fdcall.Cloexec) == 0:
 			why = "a policy cannot add close-on-exec to this call"
-		case spared[p] && f.Harmless():
-			continue
 		case spared[p]:
 			why = "other descriptors of this call are handed on deliberately"
 		case !speakable(p.program):

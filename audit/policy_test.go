@@ -29,7 +29,6 @@ func TestWritePolicy(t *testing.T) {
 		finding(KindLeak, "/bin/none", "no such call"),
 		finding(KindRace, "/usr/bin/raced", "accept"),
 		finding(KindDeliberate, "/usr/bin/a", "pipe2"),
-		finding(KindRace, "/usr/bin/a", "pipe2"), // harmless: not worth a word
 		finding(KindDeliberate, "/usr/bin/a", "dup2"),
 		finding(KindInherited, "/usr/bin/a", "socket"),
 		finding(KindLatent, "/usr/bin/latent", "openat"),
