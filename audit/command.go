@@ -32,6 +32,11 @@ type Cmd struct {
 	StackDepth int
 	// NoFollow watches the command alone, not the programs that it executes.
 	NoFollow bool
+	// Policy is what to add to the descriptors meanwhile, as "indirect run"
+	// does: the audit then shows what it does not mend, except that in
+	// processes with threads, where such a descriptor was created is not known.
+	// Nil adds nothing.
+	Policy *policy.Policy
 	// Suppressions are findings to leave out; may be nil.
 	Suppressions *Suppressions
 
@@ -97,7 +102,7 @@ func (c *Cmd) Run(ctx context.Context) (*Report, error) {
 	if depth == 0 {
 		depth = UsualDepth
 	}
-	rec, err := recorder.New(recorder.Config{StackDepth: depth, NoFollow: c.NoFollow})
+	rec, err := recorder.New(recorder.Config{StackDepth: depth, NoFollow: c.NoFollow, Enforced: c.Policy != nil})
 	if err != nil {
 		return nil, err
 	}
@@ -115,7 +120,11 @@ const UsualDepth = 32
 
 // record runs the command with a recorder in its supervisor.
 func (c *Cmd) record(ctx context.Context, rec *recorder.Recording) error {
-	s, err := supervise.New(supervise.Options{Policy: policy.New(0), Extensions: []supervise.Extension{rec.Extension()}})
+	p := c.Policy
+	if p == nil {
+		p = policy.New(0)
+	}
+	s, err := supervise.New(supervise.Options{Policy: p, Extensions: []supervise.Extension{rec.Extension()}})
 	if err != nil {
 		return err
 	}

@@ -39,6 +39,9 @@ type Config struct {
 	StackDepth int
 	// NoFollow watches the command alone, not the programs that it executes.
 	NoFollow bool
+	// Enforced says that a policy adds the flag to calls. What would have to be
+	// watched attached is then not recorded: the policy must have its turn.
+	Enforced bool
 }
 
 // recorder is the handler.
@@ -168,6 +171,9 @@ func (r *recorder) create(ev *supervise.Event, row *fdcall.Call) supervise.Decis
 	if known && ok {
 		rec.stack = stack
 		r.record(p, rec, numbers)
+		return supervise.Continue()
+	}
+	if r.Enforced {
 		return supervise.Continue()
 	}
 	return supervise.Continue().Watch(ev,
