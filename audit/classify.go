@@ -288,6 +288,7 @@ func (c *classifier) finish() *Report {
 	slices.SortFunc(r.Findings, func(a, b Finding) int {
 		return cmp.Or(
 			cmp.Compare(slices.Index(kinds, a.Kind), slices.Index(kinds, b.Kind)),
+			a.harmless()-b.harmless(),
 			cmp.Compare(a.time(), b.time()),
 			cmp.Compare(a.Creation.FD, b.Creation.FD),
 			cmp.Compare(a.Creation.ID, b.Creation.ID),
@@ -300,6 +301,14 @@ func (c *classifier) finish() *Report {
 		return cmp.Or(cmp.Compare(a.Started, b.Started), cmp.Compare(a.ID, b.ID))
 	})
 	return r
+}
+
+// harmless is 1 for what is to come last of its kind.
+func (f *Finding) harmless() int {
+	if f.Harmless() {
+		return 1
+	}
+	return 0
 }
 
 // time is when the finding came to be.

@@ -139,6 +139,13 @@ func TestRaces(t *testing.T) {
 	if f.Harmless() {
 		t.Error("a fork within the window is said to be harmless")
 	}
+	mixed := races(Race{Time: 500})
+	mixed = append(mixed,
+		Event{Creation: &Creation{ID: 9, Origin: Created, Call: "socket", FD: 6, Time: 9000, Stack: 110}},
+		Event{Race: &Race{Creation: 9, Time: 9500, Threads: true}})
+	if diff := cmp.Diff([]string{"race 6 x1", "race 5 x1"}, told(Classify(slices.Values(mixed), Options{}))); diff != "" {
+		t.Errorf("the harmless one does not come last (-want +got):\n%s", diff)
+	}
 	alone := Classify(slices.Values(races(Race{Time: 500})), Options{})
 	if !alone.Races()[0].Harmless() {
 		t.Error("a window without threads is not said to be harmless")

@@ -101,7 +101,7 @@ type Window struct {
 // Report is what an audit found.
 type Report struct {
 	Command  []string
-	Findings []Finding // by kind, in the order of the kinds, and then by time
+	Findings []Finding // by kind, in the order of the kinds, and then by time; harmless races last
 	// Programs are those that ran, in the order of their beginning.
 	Programs []Run
 	// Counts are descriptors, by kind, those in Findings and those left out.
