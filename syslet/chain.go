@@ -191,8 +191,8 @@ func (s *Step) wrong(c Chain, i, buffer int) string {
 	if s.Call == Jump && (s.Flags < 0 || s.Flags > len(c)) {
 		return "the jump leads out of the chain"
 	}
-	if s.Call == Jump && s.Flags < len(c) && c[s.Flags].Call == Jump {
-		return "a jump to a jump" // might go round for ever without a call
+	if s.Call == Jump && s.Flags <= i && c[s.Flags].Call == Jump {
+		return "a jump back to a jump" // might go round for ever without a call
 	}
 	if s.Call.hasPath() || s.Call.hasFd() {
 		for _, fd := range [...]FD{s.Fd, s.Fd2} {

@@ -131,6 +131,53 @@ func openFiles(t *testing.T) int {
 	return len(entries)
 }
 
+// TestStopped holds that nothing behind a step that failed has an effect: it is
+// the kernel that has to end a link there, and it does not for every operation.
+func TestStopped(t *testing.T) {
+	dir := t.TempDir()
+	path, missing, trace := filepath.Join(dir, "file"), filepath.Join(dir, "missing"), filepath.Join(dir, "trace")
+	if err := os.WriteFile(path, []byte("0123456789"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r, w := pipe(t)
+	unix.Close(w)
+	open := Step{Call: Open, Path: path}
+	steps := []Step{
+		{Call: Open, Path: missing},
+		{Call: Read, Fd: Number(1 << 20), Data: Own(0, 1)},
+		{Call: Read, Fd: Opened(0), Data: Own(0, 20)},
+		{Call: Read, Fd: Opened(0), Data: Own(0, 20), Off: 10},
+		{Call: Read, Fd: Opened(0), Data: Own(0, 20), OnError: Ignore},
+		{Call: Write, Fd: Opened(0), Data: Own(0, 1)},
+		{Call: Fsync, Fd: Number(r)},
+		{Call: Stat, Path: missing},
+		{Call: Rename, Path: missing, Path2: missing},
+		{Call: Unlink, Path: missing},
+		{Call: Mkdir, Path: dir},
+		{Call: Accept, Fd: Opened(0)},
+		{Call: Recv, Fd: Opened(0), Data: Own(0, 1)},
+		{Call: Send, Fd: Opened(0), Data: Own(0, 1)},
+	}
+	eachBackend(t, Config{Depth: 1, Buffer: 64}, func(t *testing.T, e *Engine) {
+		for _, s := range steps {
+			for _, chain := range []Chain{
+				{open, s, {Call: Mkdir, Path: trace}},
+				{open, s, {Call: Open, Path: trace, Flags: unix.O_CREAT}, {}},
+			} {
+				for c, err := range Run(t.Context(), e, one(chain)) {
+					if err != nil || c.f.failed != 1 || c.Ran(2) {
+						t.Errorf("%s: %s, %v", s.Call, outcome(c), err)
+					}
+				}
+				if _, err := os.Lstat(trace); err == nil {
+					t.Errorf("%s failed, and the next step ran", s.Call)
+					os.RemoveAll(trace)
+				}
+			}
+		}
+	})
+}
+
 func TestValidate(t *testing.T) {
 	open := Step{Call: Open, Path: "x"}
 	tests := map[string]Chain{

@@ -54,6 +54,11 @@ func (f *flight) load(c Chain) {
 		s := &f.chain[i]
 		f.results[i] = notRun
 		f.fds[i] = noFd
+		for _, a := range [...]*Action{&s.OnError, &s.OnShort, &s.OnEnd} {
+			if *a == Goto(i+1) {
+				*a = Ignore // the same, in the form that makes a hard link
+			}
+		}
 		if s.Call.hasPath() {
 			f.paths[i][0] = uint32(at)
 			at += f.putPath(at, s.Path)

@@ -20,9 +20,6 @@ type ringState struct {
 	closing bool   // the chain has ended, its descriptors are being closed
 }
 
-// direct says in flight.fds that the step's direct descriptor is open.
-const direct = 0
-
 // User data of a request: flight<<8 | kind<<5 | step.
 const (
 	kindStep = iota << 5
@@ -257,6 +254,13 @@ func (b *ringBackend) settle(f *flight) bool {
 			f.pc = i
 			return true
 		}
+		if i > f.pc && f.results[i] == canceled && !b.stop.Load() {
+			// The first request was refused, which no hard link outlives. We came
+			// here, so this step has to run.
+			b.forget(f, i, f.ring.end)
+			f.pc = i
+			return true
+		}
 		next := f.settle(i, b.outcome(f, i))
 		if next != i+1 {
 			b.forget(f, i+1, f.ring.end)
@@ -288,7 +292,7 @@ func (b *ringBackend) outcome(f *flight, i int) int32 {
 	}
 	switch s.Call {
 	case Open, Accept:
-		f.fds[i] = res // 0, which is direct, for a direct descriptor
+		f.fds[i] = res // 0 for a direct descriptor
 		return 0
 	case Close:
 		f.fds[s.Fd.n] = noFd
@@ -423,6 +427,12 @@ func (f *flight) polls(i int) bool {
 // link returns how step s leads to the next in the kernel. It reports false
 // where only we can tell whether it does.
 func (s *Step) link() (uint8, bool) {
+	switch s.Call {
+	case Fsync, Stat, Rename, Unlink, Mkdir:
+		// io_uring/sync.c, statx.c and fs.c do not mark a failed request as failed:
+		// a link behind it would go on.
+		return uring.HardLink, s.OnError == Ignore
+	}
 	ignores, stops := 0, 0
 	note := func(a Action) {
 		if a == Ignore {

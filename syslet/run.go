@@ -146,20 +146,28 @@ func (r *runner[T]) handOut() {
 		f := e.done[len(e.done)-1]
 		e.done = e.done[:len(e.done)-1]
 		e.live--
-		c := Completion[T]{Value: r.values[f.index], f: f}
-		clear(r.values[f.index : f.index+1])
-		if r.broken {
-			f.conceal()
-		} else {
-			r.broken = true // what a panic in yield leaves behind
-			r.broken = !r.yield(c, nil)
-		}
+		r.deliver(f)
+	}
+}
+
+// deliver yields one completion and gets its flight ready for the next chain,
+// also where the consumer panics.
+func (r *runner[T]) deliver(f *flight) {
+	defer func() {
 		f.unload()
 		if f.taken {
 			f.buffer, f.taken = nil, false
 		}
-		e.idle = append(e.idle, f)
+		r.e.idle = append(r.e.idle, f)
+	}()
+	c := Completion[T]{Value: r.values[f.index], f: f}
+	clear(r.values[f.index : f.index+1])
+	if r.broken {
+		f.conceal()
+		return
 	}
+	r.broken = true // what a panic in yield leaves behind
+	r.broken = !r.yield(c, nil)
 }
 
 // conceal closes the descriptors that nobody will hear of.

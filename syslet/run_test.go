@@ -125,7 +125,7 @@ func TestBreak(t *testing.T) {
 }
 
 func TestPanic(t *testing.T) {
-	eachBackend(t, Config{Depth: 4}, func(t *testing.T, e *Engine) {
+	eachBackend(t, Config{Depth: 1}, func(t *testing.T, e *Engine) {
 		func() {
 			defer func() {
 				if recover() != "mine" {
