@@ -2,6 +2,7 @@ package report
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	_ "embed"
 	"encoding/base64"
@@ -174,10 +175,8 @@ func draw(programs []audit.Run, findings []audit.Finding) chart {
 		r.Y, r.Height = y, rowHeight+r.use*wayHeight
 		r.Middle = y + rowHeight/2
 		y += r.Height
-		end := r.program.Ended
-		if r.OpenEnded = end == 0; r.OpenEnded {
-			end = scale.last
-		}
+		r.OpenEnded = r.program.Ended == 0
+		end := cmp.Or(r.program.Ended, scale.last)
 		r.X = scale.x(r.program.Started)
 		r.Width = max(scale.x(end)-r.X, 2)
 		r.LabelX = 4 + min(r.depth, maxIndent)*indent
@@ -220,10 +219,8 @@ func route(f *audit.Finding, number int, c *chart, from, nth int, index map[uint
 		ID: number, Kind: f.Kind, Shape: shapes[f.Kind], Name: headline(f),
 		Text: fmt.Sprintf("%s %d", f.Kind, f.Creation.FD), Y: r.Y + rowHeight + (nth-1)*wayHeight + wayHeight/2 - 2,
 	}
-	begin, end := f.Creation.Time, f.Creation.Time
-	if begin == 0 {
-		begin = r.program.Started
-	}
+	begin := cmp.Or(f.Creation.Time, r.program.Started)
+	var end int64
 	target := from
 	switch {
 	case f.Receipt != nil:
@@ -234,9 +231,7 @@ func route(f *audit.Finding, number int, c *chart, from, nth int, index map[uint
 	case f.Window != nil:
 		end = begin + int64(f.Window.Length)
 	default:
-		if end = r.program.Ended; end == 0 {
-			end = s.last
-		}
+		end = cmp.Or(r.program.Ended, s.last)
 	}
 	w.X, w.EX = s.x(begin), max(s.x(end), s.x(begin))
 	w.EY = w.Y
