@@ -8,6 +8,8 @@ import (
 	"encoding/hex"
 	"io"
 	"slices"
+
+	"github.com/seed-055cd0c8/indirect/internal/unwind"
 )
 
 // object is what was read of one module.
@@ -165,7 +167,7 @@ func (o *object) readSymbols(e *elf.File) {
 }
 
 // readGo reads the table that Go programs carry.
-func (o *object) readGo(e *elf.File) {
+func (o *object) readGo(e *elf.File, f io.ReaderAt) {
 	defer func() { _ = recover() }()
 	var table *elf.Section
 	for _, name := range []string{".gopclntab", ".data.rel.ro.gopclntab"} {
@@ -173,17 +175,13 @@ func (o *object) readGo(e *elf.File) {
 			break
 		}
 	}
-	text := e.Section(".text")
-	if table == nil || text == nil || table.Size > maxSymbolSection {
+	start, ok := unwind.GoText(f)
+	if table == nil || !ok || table.Size > maxSymbolSection {
 		return
 	}
 	b, err := table.Data()
 	if err != nil || len(b) < 32 {
 		return
-	}
-	start := text.Addr
-	if v := binary.LittleEndian.Uint64(b[24:]); v >= text.Addr && v < text.Addr+text.Size {
-		start = v // C code may come first
 	}
 	if t, err := gosym.NewTable(nil, gosym.NewLineTable(b, start)); err == nil {
 		o.goLines = t

@@ -237,7 +237,7 @@ func (s *Symbolizer) read(ctx context.Context, m Module) *object {
 	}
 	o := newObject(e)
 	o.readSymbols(e)
-	o.readGo(e)
+	o.readGo(e, f)
 	if o.readDWARF(e) {
 		return o
 	}

@@ -227,6 +227,23 @@ func TestStrippedGo(t *testing.T) {
 	}
 }
 
+func TestGoIsFoundBehindC(t *testing.T) {
+	for _, flags := range [][]string{nil, {"-ldflags=-s -w"}, {"-ldflags=-s -w", "-buildmode=pie"}} {
+		program := unwindtest.Build(t, "cgo.go.txt", append([]string{"env", "CGO_ENABLED=1", "go", "build"}, flags...)...)
+		frames, _ := stack(t, unwindtest.Start(t, program), symbol.New(symbol.Options{}))
+		var got []string
+		for _, f := range frames {
+			if strings.HasPrefix(f.Function, "main.") || f.Function == "runtime.cgocall" {
+				got = append(got, f.Function)
+			}
+		}
+		want := []string{"runtime.cgocall", "main._Cfunc_wait_in_c", "main.callsC", "main.main"}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%q: frames (-want, +got):\n%s\nof %v", flags, diff, frames)
+		}
+	}
+}
+
 func TestModulesThatAreNoFiles(t *testing.T) {
 	s := symbol.New(symbol.Options{})
 	for _, path := range []string{"", "[vdso]", "/dev/zero", "/", "//anon", "/nonexistent"} {

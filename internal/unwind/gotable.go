@@ -26,7 +26,7 @@ const (
 )
 
 // readGoTable reads the header of the table, nil if it is of an unknown version.
-func readGoTable(e *elfReader, s, text section, m *module) *goTable {
+func readGoTable(e *elfReader, s section, textStart uint64, m *module) *goTable {
 	const words = 8
 	if m.word != 8 || s.compressed {
 		return nil
@@ -42,17 +42,66 @@ func readGoTable(e *elfReader, s, text section, m *module) *goTable {
 	field := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8+8*i:]) }
 	t := &goTable{
 		section: s, quantum: uint64(b[6]), word: 8,
-		functions: field(0), textStart: field(2), pcTable: field(6), funcTable: field(7),
-	}
-	if t.textStart == 0 || text.addr != 0 && (t.textStart < text.addr || t.textStart >= text.addr+text.size) {
-		// position-independent, or a linker that leaves it out
-		t.textStart = text.addr
+		functions: field(0), textStart: textStart, pcTable: field(6), funcTable: field(7),
 	}
 	const pair = 8
 	if t.funcTable > s.size || t.functions > (s.size-t.funcTable)/pair || t.pcTable > s.size {
 		return nil
 	}
 	return t
+}
+
+// goTextStart finds the address that the table's offsets count from, which is
+// not where the section begins if C code comes first: Go 1.26 has it in
+// runtime.moduledata, earlier versions in the table's header. In a
+// position-independent program only a relocation may know it.
+func goTextStart(e *elfReader, table, module, text, relocations section) uint64 {
+	const inTable, inModule, word = 24, 176, 8
+	for _, place := range []struct {
+		section
+		at uint64
+	}{{module, inModule}, {table, inTable}} {
+		if place.size < place.at+word {
+			continue
+		}
+		b, err := e.bytes(place.offset+place.at, word)
+		if err != nil {
+			continue
+		}
+		v := binary.LittleEndian.Uint64(b)
+		if v == 0 {
+			v = e.addend(relocations, place.addr+place.at)
+		}
+		if v >= text.addr && v-text.addr < text.size {
+			return v
+		}
+	}
+	return text.addr
+}
+
+// addend finds the relative relocation of a word in .rela.dyn.
+func (e *elfReader) addend(relocations section, address uint64) uint64 {
+	const size, relative, largest = 24, 8, 16 << 20
+	b, err := e.bytes(relocations.offset, min(relocations.size, largest))
+	if err != nil {
+		return 0
+	}
+	for ; len(b) >= size; b = b[size:] {
+		if binary.LittleEndian.Uint64(b) == address && binary.LittleEndian.Uint32(b[8:]) == relative {
+			return binary.LittleEndian.Uint64(b[16:])
+		}
+	}
+	return 0
+}
+
+// GoText returns the address, before relocation, that the functions of a Go
+// program's table count from, false for other programs.
+func GoText(f io.ReaderAt) (uint64, bool) {
+	m, err := readModule(f)
+	if err != nil || m.goTable == nil {
+		return 0, false
+	}
+	return m.goTable.textStart, true
 }
 
 func (t *goTable) read(f io.ReaderAt, at, size uint64) ([]byte, error) {
@@ -117,6 +166,10 @@ func (t *goTable) row(f io.ReaderAt, vaddr uint64) (*row, error) {
 	if flags&topFrame != 0 {
 		return outermost, nil
 	}
+	const asmcgocall = 2 // abi.FuncID_asmcgocall
+	if b[40] == asmcgocall && target > start {
+		return cgoRow, nil
+	}
 	delta, ok := t.delta(f, uint64(binary.LittleEndian.Uint32(b[16:])), target-start)
 	if !ok {
 		return nil, errNoRules
@@ -132,6 +185,20 @@ func (t *goTable) row(f io.ReaderAt, vaddr uint64) (*row, error) {
 		w.regs = append(w.regs, registerRule{amd64RBP, rule{kind: atOffset, offset: -2 * word}})
 	}
 	return w, nil
+}
+
+// cgoRow leads from C back to Go: runtime.asmcgocall has moved to another stack,
+// and left there the goroutine, and how deep in its stack it was (Go's
+// src/runtime/asm_amd64.s). A goroutine begins with the bounds of its stack.
+var cgoRow = &row{
+	ra: amd64RIP,
+	cfa: rule{kind: isValue, code: []byte{
+		0x77, 8, 0x06, // the goroutine: breg7 8, deref
+		0x23, 8, 0x06, // the end of its stack: plus_uconst 8, deref
+		0x77, 0, 0x06, 0x1c, // less the depth: breg7 0, deref, minus
+		0x23, 8, // behind the return address: plus_uconst 8
+	}},
+	regs: []registerRule{{amd64RIP, rule{kind: atOffset, offset: -8}}},
 }
 
 // delta decodes a table of values by program counter (runtime.step in Go's

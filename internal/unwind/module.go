@@ -169,7 +169,7 @@ func (m *module) sections(e *elfReader, b []byte, shsize, shstrndx uint64) {
 	if err != nil {
 		return
 	}
-	var goText, goSection section
+	var goText, goSection, goModule, relocations section
 	for _, h := range all {
 		const nobits, flagCompressed = 8, 0x800
 		if h.name >= uint64(len(names)) || h.kind == nobits {
@@ -186,10 +186,15 @@ func (m *module) sections(e *elfReader, b []byte, shsize, shstrndx uint64) {
 			goText = s
 		case ".gopclntab", ".data.rel.ro.gopclntab":
 			goSection = s
+		case ".go.module":
+			goModule = s
+		case ".rela.dyn":
+			relocations = s
 		}
 	}
 	if goSection.size > 0 {
-		m.goTable = readGoTable(e, goSection, goText, m)
+		start := goTextStart(e, goSection, goModule, goText, relocations)
+		m.goTable = readGoTable(e, goSection, start, m)
 	}
 }
 

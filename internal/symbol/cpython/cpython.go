@@ -301,10 +301,7 @@ func (in *Interpreter) thread(memory io.ReaderAt, tid uint64) uint64 {
 			break
 		}
 		state, e := word(memory, interpreter+in.threads)
-		for range maxThreads {
-			if e != nil || state == 0 {
-				break
-			}
+		for count < maxThreads && e == nil && state != 0 {
 			if id, _ := word(memory, state+in.native); id == tid {
 				return state
 			}
