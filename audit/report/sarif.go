@@ -247,7 +247,9 @@ func (s sarif) artifact(file string) sarifArtifact {
 		file = "unknown"
 	}
 	if !path.IsAbs(file) {
-		return sarifArtifact{URI: relativeURI(file)}
+		// As the compiler was told it, relative to a directory that is not here.
+		// Viewers refuse what leads out of the root.
+		return sarifArtifact{URI: relativeURI(strings.TrimLeft(path.Clean("/"+file), "/"))}
 	}
 	if below, ok := strings.CutPrefix(path.Clean(file), strings.TrimSuffix(s.root, "/")+"/"); ok && s.root != "" {
 		return sarifArtifact{relativeURI(below), sourceRoot}

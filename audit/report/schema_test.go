@@ -192,6 +192,18 @@ func TestSARIF(t *testing.T) {
 	if at := result.Locations[0].Physical; at.Artifact != (sarifArtifact{"config.h", sourceRoot}) || at.Region.Line != 17 {
 		t.Errorf("the leak is shown at %+v", at)
 	}
+	for file, want := range map[string]sarifArtifact{
+		"/home/user/service/a b.c": {"a%20b.c", sourceRoot},
+		"/home/user/services/a.c":  {"file:///home/user/services/a.c", ""},
+		"/usr/a%b#c?.c":            {"file:///usr/a%25b%23c%3F.c", ""},
+		"../sysdeps/open64.c":      {"sysdeps/open64.c", ""},
+		"a:b.c":                    {"./a:b.c", ""},
+		"":                         {"unknown", ""},
+	} {
+		if got := (sarif{"/home/user/service"}).artifact(file); got != want {
+			t.Errorf("%q is %+v, want %+v", file, got, want)
+		}
+	}
 	flow := result.Flows[0].Threads[0].Locations
 	var steps []string
 	for _, step := range flow {
