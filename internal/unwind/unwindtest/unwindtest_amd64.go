@@ -1,4 +1,3 @@
-// Package unwindtest lets tests compare stacks with those that gdb shows.
 package unwindtest
 
 import (

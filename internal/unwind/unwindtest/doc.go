@@ -1,0 +1,2 @@
+// Package unwindtest lets tests compare stacks with those that gdb shows.
+package unwindtest
