@@ -190,7 +190,7 @@ func TestGrouping(t *testing.T) {
 
 // TestBounded feeds more of everything than is kept.
 func TestBounded(t *testing.T) {
-	const many = 70_000
+	const many = 10_000
 	long := strings.Repeat("x", 1<<14)
 	events := func(yield func(Event) bool) {
 		for i := range uint64(many) {
@@ -205,6 +205,11 @@ func TestBounded(t *testing.T) {
 				if !yield(e) {
 					return
 				}
+			}
+		}
+		for i := range uint64(2*rememberedIDs + 1) {
+			if !yield(Event{Creation: &Creation{ID: 10*many + i}}) {
+				return
 			}
 		}
 		yield(Event{Lost: &Lost{5}})
