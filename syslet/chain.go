@@ -9,7 +9,9 @@ import (
 // Call is what a step of a chain does.
 type Call uint8
 
-// The calls. Each follows the manual page of the system call of its name.
+// The calls. Each follows the manual page of the system call of its name. Where
+// a call could fail for two reasons, the back ends may tell of different ones,
+// and io_uring takes a Read of no byte for a success.
 const (
 	Nop    Call = iota // nothing; its result is 0
 	Open               // openat(Fd, Path, Flags, Mode)

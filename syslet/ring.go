@@ -471,7 +471,9 @@ func (b *ringBackend) plan(f *flight) (end, requests int) {
 		}
 		// A step that polls may have to be tried again before the next one runs,
 		// which a hard link would not wait for.
-		if link, ok := s.link(); !ok || f.polls(i) && link == uring.HardLink {
+		// And behind the close of a number that number is nobody's.
+		closes := s.Call == Close && b.isPlain(f, s.Fd)
+		if link, ok := s.link(); !ok || closes || f.polls(i) && link == uring.HardLink {
 			return i + 1, requests
 		}
 	}

@@ -10,7 +10,8 @@ import (
 // Run takes chains from jobs, each with a value of the caller's, keeps as many
 // in flight as the engine has room for, and yields them as they complete, in
 // any order. It takes a chain only when there is room: a slow consumer slows
-// the source down. The chain may be the same memory in each iteration: Run
+// the source down. Completions are yielded when there is no room or the source
+// has ended: a source that waits for something holds them back. The chain may be the same memory in each iteration: Run
 // copies its steps.
 //
 // The error is nil with every completion; how the chain went is in
@@ -24,7 +25,8 @@ import (
 // descriptors revealed by chains that it did not see are closed. Run returns
 // when the kernel has let go of all memory.
 //
-// Everything happens in the goroutine that iterates: there is none behind.
+// All decisions are made in the goroutine that iterates. On a ring there is no
+// other; a pool's are as many as Config.Workers.
 func Run[T any](ctx context.Context, e *Engine, jobs iter.Seq2[T, Chain]) iter.Seq2[Completion[T], error] {
 	values := make([]T, len(e.flights))
 	return func(yield func(Completion[T], error) bool) {
