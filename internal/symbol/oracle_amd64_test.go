@@ -72,6 +72,7 @@ func sameFunction(a, b string) bool {
 }
 
 func TestNamesAreThoseOfGDB(t *testing.T) {
+	symbols := symbol.New(symbol.Options{})
 	for _, test := range []struct {
 		name    string
 		source  string
@@ -100,7 +101,7 @@ func TestNamesAreThoseOfGDB(t *testing.T) {
 				test.change(t, program)
 			}
 			tid := unwindtest.Start(t, program)
-			got, pcs := stack(t, tid, symbol.New(symbol.Options{}))
+			got, pcs := stack(t, tid, symbols)
 			want := unwindtest.GDB(t, tid)
 			inlined := 0
 			for i, w := range want {

@@ -68,6 +68,7 @@ func TestStacksAreThoseThatPythonSees(t *testing.T) {
 	if err := os.WriteFile(script, []byte(program), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	symbols := symbol.New(symbol.Options{})
 	for _, python := range interpreters(t) {
 		for _, thread := range []bool{false, true} {
 			name := python
@@ -87,7 +88,7 @@ func TestStacksAreThoseThatPythonSees(t *testing.T) {
 					t.Fatal(err)
 				}
 				want := strings.Split(strings.TrimSpace(string(b)), "\n")
-				python, merged := look(t, tid)
+				python, merged := look(t, tid, symbols)
 				var got []string
 				for _, f := range python {
 					name := f.Function[strings.LastIndex(f.Function, ".")+1:] // Python's traceback shows no classes here
@@ -124,7 +125,7 @@ func lineAt(text string) int {
 }
 
 // look returns the Python functions, and the whole stack.
-func look(t *testing.T, tid int) (python, merged []symbol.Frame) {
+func look(t *testing.T, tid int, s *symbol.Symbolizer) (python, merged []symbol.Frame) {
 	space, err := unwind.Map(tid)
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +137,6 @@ func look(t *testing.T, tid int) (python, merged []symbol.Frame) {
 		t.Fatal("no interpreter was found")
 	}
 	var native []symbol.Frame
-	s := symbol.New(symbol.Options{})
 	unwindtest.Hold(t, tid, func(regs tracee.Regs) {
 		frames, err := unwind.New(unwind.Options{}).Stack(space, memory, unwind.FromTracee(&regs), 200)
 		if err != nil {
