@@ -32,6 +32,10 @@ type Cmd struct {
 	StackDepth int
 	// NoFollow watches the command alone, not the programs that it executes.
 	NoFollow bool
+	// Latent also finds descriptors that no program received (KindLatent). It
+	// traps the end of each process, which a signal of the same moment can
+	// disturb on a busy machine: leave it out where that matters.
+	Latent bool
 	// Policy is what to add to the descriptors meanwhile, as "indirect run"
 	// does: the audit then shows what it does not mend, except that in
 	// processes with threads, where such a descriptor was created is not known.
@@ -102,7 +106,7 @@ func (c *Cmd) Run(ctx context.Context) (*Report, error) {
 	if depth == 0 {
 		depth = UsualDepth
 	}
-	rec, err := recorder.New(recorder.Config{StackDepth: depth, NoFollow: c.NoFollow, Enforced: c.Policy != nil})
+	rec, err := recorder.New(recorder.Config{StackDepth: depth, NoFollow: c.NoFollow, Enforced: c.Policy != nil, Latent: c.Latent})
 	if err != nil {
 		return nil, err
 	}

@@ -12,7 +12,13 @@ import (
 // its stacks looked up. The error of reading it, if there is one, is stored in err.
 func events(ctx context.Context, r *recorder.Recording, s *symbol.Symbolizer, err *error) iter.Seq[Event] {
 	return func(yield func(Event) bool) {
-		t := teller{ctx: ctx, symbols: s, modules: make(map[uint64]symbol.Module), frames: make(map[recorder.Frame][]Frame)}
+		t := teller{
+			ctx: ctx, symbols: s, modules: make(map[uint64]symbol.Module), frames: make(map[recorder.Frame][]Frame),
+			failed: make(map[uint64]bool), executables: make(map[uint64]string),
+		}
+		if *err = r.Read(func(e recorder.Entry) error { t.foresee(&e); return nil }); *err != nil {
+			return
+		}
 		e := r.Read(func(e recorder.Entry) error {
 			if event, ok := t.event(&e); ok && !yield(event) {
 				return errEnough
@@ -37,6 +43,23 @@ type teller struct {
 	symbols *symbol.Symbolizer
 	modules map[uint64]symbol.Module
 	frames  map[recorder.Frame][]Frame // what has been looked up
+
+	// What entries say of those before them.
+	failed      map[uint64]bool   // programs that were never executed
+	executables map[uint64]string // of programs
+}
+
+// maxForeseen bounds how much is known ahead.
+const maxForeseen = 1 << 18
+
+// foresee notes what an entry says of those before it.
+func (t *teller) foresee(e *recorder.Entry) {
+	switch {
+	case e.Failed != nil && len(t.failed) < maxForeseen:
+		t.failed[e.Failed.Program] = true
+	case e.Program != nil && len(t.executables) < maxForeseen:
+		t.executables[e.Program.ID] = e.Program.Executable
+	}
 }
 
 // maxLookedUp bounds the frames that are remembered.
@@ -49,7 +72,11 @@ func (t *teller) event(e *recorder.Entry) (Event, bool) {
 		return Event{}, false
 	case e.Program != nil:
 		p := Program(*e.Program)
-		return Event{Program: &p}, true
+		exe, ahead := t.executables[p.ID]
+		if ahead {
+			p.Executable = exe
+		}
+		return Event{Program: &p}, !t.failed[p.ID]
 	case e.Stack != nil:
 		return Event{Stack: t.stack(e.Stack)}, true
 	case e.Creation != nil:
@@ -58,6 +85,9 @@ func (t *teller) event(e *recorder.Entry) (Event, bool) {
 		r := Race(*e.Race)
 		return Event{Race: &r}, true
 	case e.Exec != nil:
+		if t.failed[e.Exec.To] {
+			return Event{}, false
+		}
 		x := &Exec{From: e.Exec.From, To: e.Exec.To, TID: e.Exec.TID, Time: e.Exec.Time, Stack: e.Exec.Stack, Env: e.Exec.Env}
 		for _, h := range e.Exec.Handed {
 			x.Handed = append(x.Handed, Handed{FD: h.FD, Creation: h.Creation, Object: object(h.Object)})

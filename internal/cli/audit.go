@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -162,7 +163,7 @@ func (f *auditFlags) prepare(argv []string, exitCodeGiven bool, stderr io.Writer
 // run runs the command and returns an [exitStatus], or why it was not started
 // or its report not written.
 func (a *auditing) run() error {
-	rec, err := recorder.New(recorder.Config{StackDepth: a.stackDepth, NoFollow: a.noFollow || !a.follow})
+	rec, err := recorder.New(recorder.Config{StackDepth: a.stackDepth, NoFollow: a.noFollow || !a.follow, Latent: slices.Contains(a.show, audit.KindLatent)})
 	if err != nil {
 		return err
 	}

@@ -1,7 +1,9 @@
 package recorder
 
 import (
+	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -20,6 +22,7 @@ type execution struct {
 	when  int64
 	tid   int
 	kept  []handed
+	to    *program
 }
 
 // handed is a descriptor that a program receives.
@@ -37,10 +40,14 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 		dir, path, argv, env = int(int32(ev.Args[0])), ev.Args[1], ev.Args[2], ev.Args[3]
 	}
 	name, err := ev.String(path, unix.PathMax)
-	if err != nil || !canExecute(ev.TID, dir, name) {
+	if err != nil {
+		return
+	}
+	file, ok := canExecute(ev.TID, dir, name)
+	if !ok {
 		return // it will fail, as in a search through PATH
 	}
-	x := &execution{path: name, when: when, tid: ev.TID, argv: readStrings(ev, argv, maxArguments)}
+	x := &execution{path: file, when: when, tid: ev.TID, argv: readStrings(ev, argv, maxArguments)}
 	fds, err := inheritable(pid)
 	if err != nil {
 		return
@@ -54,7 +61,7 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 	if p := r.processes[pid]; p != nil && p.image.Started != s.Started {
 		delete(r.processes, pid) // another process, with the same ID
 	}
-	p := r.process(pid, ev.TID)
+	p := r.process(pid)
 	if p == nil {
 		return
 	}
@@ -79,6 +86,11 @@ func (r *recorder) execute(ev *supervise.Event, w *watched, pid int, when int64)
 		x.env = mentioning(readStrings(ev, env, maxVariables), x.kept)
 		x.stack, _ = r.stacks.ofWaiting(ev, pid, s.Stack)
 	}
+	x.to = r.newProgram(pid, p.program, x.path, x.argv, x.when)
+	x.to.execs++
+	r.log.write(Entry{Exec: &Exec{
+		From: p.program.id, To: x.to.id, TID: x.tid, Time: x.when, Stack: x.stack, Env: x.env, Handed: r.handed(x.kept),
+	}})
 	p.exec = x
 	r.confirmLater(p, x, leastPatience)
 }
@@ -117,7 +129,9 @@ func (r *recorder) confirm(p *process) {
 	p.exec = nil
 	s, err := readStat(p.pid)
 	if err == nil && s.image == p.image {
-		return // it runs the old program: the call has failed
+		// It runs the old program: the call has failed.
+		r.log.write(Entry{Failed: &Failed{Program: x.to.id}})
+		return
 	}
 	r.executed(p, x)
 	if err == nil {
@@ -125,21 +139,20 @@ func (r *recorder) confirm(p *process) {
 	}
 }
 
-// executed tells of a program that was executed.
+// executed puts the new program in the place of the old one.
 func (r *recorder) executed(p *process, x *execution) {
-	to := r.newProgram(p.pid, p.program, executable(p.pid, x.path), x.argv, x.when)
-	to.execs++
+	if exe := executable(p.pid, x.to.exe); exe != x.to.exe { // a script's interpreter
+		x.to.exe, x.to.shell = exe, r.shells.Program(exe).Exempt()
+		r.log.write(Entry{Program: &Program{ID: x.to.id, Parent: p.program.id, PID: p.pid, Executable: exe, Argv: x.argv, Started: x.when}})
+	}
 	files := make(descriptors)
 	for _, h := range x.kept {
 		if h.record != nil {
 			files[h.fd] = h.record
 		}
 	}
-	r.log.write(Entry{Exec: &Exec{
-		From: p.program.id, To: to.id, TID: x.tid, Time: x.when, Stack: x.stack, Env: x.env, Handed: r.handed(x.kept),
-	}})
-	p.program, p.files, p.shared, p.threaded, p.forks = to, &files, false, false, nil
-	p.ignored = p.ignored || r.NoFollow && to.execs > 1
+	p.program, p.files, p.shared = x.to, &files, false
+	p.ignored = p.ignored || r.NoFollow && x.to.execs > 1
 }
 
 // plausible reports whether o can be what the record's call gave.
@@ -196,14 +209,34 @@ func inside(tid, dir int, name string) string {
 	return descriptorName(tid, dir) + "/" + name
 }
 
-// canExecute reports whether an execve of a file may succeed: most that fail
-// do so because there is none. It spares us the work for those; the others
-// are found out when the process goes on.
-func canExecute(tid, dir int, name string) bool {
+// canExecute reports whether an execve of a file may succeed, and the file's
+// real name: most that fail do so because there is none. It spares us the work
+// for those; the others are found out when the process goes on.
+func canExecute(tid, dir int, name string) (string, bool) {
 	file := inside(tid, dir, name)
 	if name == "" { // execveat(2) with AT_EMPTY_PATH
 		file = descriptorName(tid, dir)
 	}
+	fd, err := unix.Open(file, unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return "", false
+	}
+	defer unix.Close(fd)
 	var st unix.Stat_t
-	return unix.Stat(file, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFREG && st.Mode&0o111 != 0
+	if unix.Fstat(fd, &st) != nil || st.Mode&unix.S_IFMT != unix.S_IFREG || st.Mode&0o111 == 0 {
+		return "", false
+	}
+	self := "/proc/self/fd/" + strconv.Itoa(fd)
+	if f, err := os.Open(self); err == nil { // a program need not be readable
+		defer f.Close()
+		var b [4]byte
+		// What binfmt_misc(5) may make of other files is not known.
+		if n, err := f.Read(b[:]); err != nil || string(b[:n]) != "\x7fELF" && !strings.HasPrefix(string(b[:n]), "#!") {
+			return "", false
+		}
+	}
+	if link, err := os.Readlink(self); err == nil {
+		return link, true
+	}
+	return name, true
 }

@@ -21,6 +21,7 @@ type Entry struct {
 	Creation *Creation `json:",omitempty"`
 	Race     *Race     `json:",omitempty"`
 	Exec     *Exec     `json:",omitempty"`
+	Failed   *Failed   `json:",omitempty"`
 	Latent   *Latent   `json:",omitempty"`
 	Exit     *Exit     `json:",omitempty"`
 	Lost     *Lost     `json:",omitempty"`
@@ -28,7 +29,8 @@ type Entry struct {
 
 // Times are nanoseconds of CLOCK_MONOTONIC.
 
-// Program is a program that a process runs: what a fork or an execve makes.
+// Program is a program that a process runs: what a fork or an execve makes. A
+// second one with the same ID corrects the first.
 type Program struct {
 	ID         uint64
 	Parent     uint64 // the program that forked or executed it; 0: none that is known
@@ -82,7 +84,7 @@ type Race struct {
 	Forked   bool // another thread forked in between
 }
 
-// Exec is an execve that succeeded.
+// Exec is an execve, which succeeded if no Failed follows.
 type Exec struct {
 	From, To uint64 // programs
 	TID      int
@@ -91,6 +93,9 @@ type Exec struct {
 	Env      []string `json:",omitempty"` // the variables that mention a number that is handed on
 	Handed   []Handed `json:",omitempty"`
 }
+
+// Failed says that an execve did not make its program.
+type Failed struct{ Program uint64 }
 
 // Handed is a descriptor above the standard streams that an Exec left open.
 type Handed struct {

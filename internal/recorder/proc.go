@@ -24,8 +24,7 @@ type image struct {
 // stat is what /proc/PID/stat tells that matters here.
 type stat struct {
 	image
-	Parent  int
-	Threads int
+	Parent int
 }
 
 // readStat reads the status of a process (proc_pid_stat(5)).
@@ -44,34 +43,58 @@ func parseStat(b []byte) (s stat, err error) {
 	end := bytes.LastIndexByte(b, ')')
 	fields := bytes.Fields(b[end+1:])
 	const ( // numbers of proc_pid_stat(5), less the two fields that are gone
-		parent, threads, started, stack = 4 - 3, 20 - 3, 22 - 3, 28 - 3
+		parent, started, stack = 4 - 3, 22 - 3, 28 - 3
 	)
 	if end < 0 || len(fields) <= stack {
 		return s, errStat
 	}
-	var errs [4]error
+	var errs [3]error
 	s.Parent, errs[0] = strconv.Atoi(string(fields[parent]))
-	s.Threads, errs[1] = strconv.Atoi(string(fields[threads]))
-	s.Started, errs[2] = strconv.ParseUint(string(fields[started]), 10, 64)
-	s.Stack, errs[3] = strconv.ParseUint(string(fields[stack]), 10, 64)
+	s.Started, errs[1] = strconv.ParseUint(string(fields[started]), 10, 64)
+	s.Stack, errs[2] = strconv.ParseUint(string(fields[stack]), 10, 64)
 	return s, errors.Join(errs[:]...)
 }
 
-// children lists the processes that a thread has forked and that have not been
-// waited for.
-func children(pid, tid int) []int {
-	b, err := readSmall(procName(pid, "task/"+strconv.Itoa(tid)+"/children"))
-	if err != nil {
-		return nil // the kernel may lack it (CONFIG_PROC_CHILDREN)
-	}
-	var all []int
-	for _, f := range bytes.Fields(b) {
-		if pid, err := strconv.Atoi(string(f)); err == nil {
-			all = append(all, pid)
-		}
-	}
-	return all
+// threaded reports whether a process has more than one thread. Each is a
+// directory, and thus a link of the directory that they are in.
+func threaded(pid int) bool {
+	const alone = 3
+	var st unix.Stat_t
+	return unix.Stat(procName(pid, "task"), &st) == nil && st.Nlink > alone
 }
+
+// Types of kcmp(2).
+const (
+	kcmpFile  = 0
+	kcmpFiles = 2
+)
+
+// sameFile reports whether a descriptor is the same open file description in
+// two processes.
+func sameFile(a, b, fd int) bool {
+	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpFile, uintptr(fd), uintptr(fd), 0)
+	return errno == 0 && r == 0
+}
+
+// sameFiles reports whether two processes share one descriptor table.
+func sameFiles(a, b int) bool {
+	r, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(a), uintptr(b), kcmpFiles, 0, 0, 0)
+	return errno == 0 && r == 0
+}
+
+// clock turns clock ticks since the machine's start into nanoseconds of CLOCK_MONOTONIC.
+type clock struct{ asleep int64 } // what CLOCK_MONOTONIC has left out
+
+// tick is the length of a clock tick in nanoseconds: USER_HZ is 100 on all of our architectures.
+const tick = 10_000_000
+
+func newClock() clock {
+	var t unix.Timespec
+	_ = unix.ClockGettime(unix.CLOCK_BOOTTIME, &t) // cannot fail
+	return clock{t.Nano() - now()}
+}
+
+func (c clock) monotonic(ticks uint64) int64 { return int64(ticks)*tick - c.asleep }
 
 // pointers reads the stack pointers of threads that wait in a system call. It
 // keeps the files open in which the kernel tells them: opening one takes
@@ -169,7 +192,6 @@ func readSmall(name string) ([]byte, error) {
 // isOpen reports whether a process has the descriptor. It costs one system
 // call that touches no file.
 func isOpen(pid, fd int) bool {
-	const kcmpFile = 0
 	_, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(pid), uintptr(pid), kcmpFile, uintptr(fd), uintptr(fd), 0)
 	if errno == unix.ENOSYS { // CONFIG_KCMP
 		_, err := os.Lstat(descriptorName(pid, fd))

@@ -19,9 +19,9 @@ func TestParseStat(t *testing.T) {
 		ok         bool
 	}{
 		{"ordinary", "42 (sh) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 3 0 12345 1000 200 18446744073709551615 1 2 140732403813975 0 0",
-			stat{image{12345, 140732403813975}, 7, 3}, true},
+			stat{image{12345, 140732403813975}, 7}, true},
 		{"parentheses and spaces in the name", "42 (a) S 1 (b) S 7 42 42 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 9 1000 200 18446744073709551615 1 2 8 0 0",
-			stat{image{9, 8}, 7, 1}, true},
+			stat{image{9, 8}, 7}, true},
 		{"cut", "42 (sh) S 7 42", stat{}, false},
 		{"empty", "", stat{}, false},
 		{"no name", "42 sh S 7", stat{}, false},
@@ -115,7 +115,7 @@ func TestProcess(t *testing.T) {
 		t.Errorf("%+v, %+v and %+v", a, b, null)
 	}
 	s, err := readStat(pid)
-	if err != nil || s.Parent != os.Getpid() || s.Threads != 1 || s.Started == 0 || s.Stack == 0 {
+	if err != nil || s.Parent != os.Getpid() || threaded(pid) || s.Started == 0 || s.Stack == 0 {
 		t.Errorf("its status is %+v, %v", s, err)
 	}
 }

@@ -20,12 +20,14 @@ type record struct {
 	call    call
 	stack   uint64 // ID
 	fd      int
-	made    int64  // when the call was about to run, in nanoseconds of CLOCK_MONOTONIC
-	object  object // zero until it has been looked at
-	flagged bool   // made close-on-exec since
-	id      uint64 // as the report knows it; 0 if it has not been told of it
-	others  bool   // the process had other threads
-	handed  bool   // a program has received it
+	made    int64   // when the call was about to run, in nanoseconds of CLOCK_MONOTONIC
+	object  object  // zero until it has been looked at
+	flagged bool    // made close-on-exec since
+	id      uint64  // as the report knows it; 0 if it has not been told of it
+	others  bool    // the process had other threads
+	handed  bool    // a program has received it
+	copied  bool    // a child has it
+	before  *record // what the number stood for until then, for children that are older
 }
 
 // call is a system call as it was made.
@@ -51,35 +53,14 @@ type program struct {
 
 // process is a process that has made a trapped call.
 type process struct {
-	pid      int
-	image    image
-	program  *program
-	files    *descriptors // shared if the processes share the table
-	shared   bool
-	threaded bool // has, or has had, other threads
-	ignored  bool // not to be followed
-	births   []birth
-	forks    []fork
-	exec     *execution // whose success has not been seen
-}
-
-// birth is a fork whose child has not been seen.
-type birth struct {
-	tid     int
-	files   *descriptors
-	shared  bool
+	pid     int
+	image   image
 	program *program
-	when    int64
+	files   *descriptors // shared if the processes share the table
+	shared  bool
+	ignored bool       // not to be followed
+	exec    *execution // whose success has not been seen
 }
-
-// fork is one that may lie in a window between creating and flagging.
-type fork struct {
-	tid  int
-	when int64
-}
-
-// maxForks bounds the forks that a process is known to have made: windows are short.
-const maxForks = 64
 
 // maxProcesses bounds the processes that are known at the same time.
 const maxProcesses = 1 << 14
@@ -87,9 +68,8 @@ const maxProcesses = 1 << 14
 // maxRecords bounds the records of one table.
 const maxRecords = 1 << 14
 
-// process returns what is known of a process, with its children's births
-// settled that thread tid has waited for in fork.
-func (r *recorder) process(pid, tid int) *process {
+// process returns what is known of a process.
+func (r *recorder) process(pid int) *process {
 	p, ok := r.processes[pid]
 	if !ok {
 		s, err := readStat(pid)
@@ -98,68 +78,67 @@ func (r *recorder) process(pid, tid int) *process {
 		}
 		p = r.adopt(pid, s)
 	}
-	r.settle(p, tid)
 	if p.exec != nil {
 		r.confirm(p)
 	}
 	return p
 }
 
-// adopt makes the process that has made its first trapped call known.
+// adopt makes the process known that has made its first trapped call. Its
+// descriptors are those of its parent, as far as they are certain: the parent
+// has gone on since.
 func (r *recorder) adopt(pid int, s stat) *process {
+	files := make(descriptors)
+	p := &process{pid: pid, image: s.image, files: &files}
 	parent := r.processes[s.Parent]
 	if parent == nil {
-		files := make(descriptors)
-		p := &process{pid: pid, image: s.image, files: &files, threaded: s.Threads > 1}
-		p.program = r.newProgram(pid, nil, executable(pid, ""), commandLine(pid), now())
-		r.insert(p)
-		return p
+		return r.adoptOrphan(p)
 	}
-	i := slices.IndexFunc(parent.births, func(b birth) bool {
-		return len(parent.births) == 1 || slices.Contains(children(parent.pid, b.tid), pid)
-	})
-	if i < 0 {
-		// It is not its parent's thread that forked it (CLONE_PARENT), or the
-		// supervisor that saw the fork is gone: nothing is known of its descriptors.
-		files := make(descriptors)
-		return r.insert(&process{
-			pid: pid, image: s.image, files: &files, program: r.newProgram(pid, parent.program, parent.program.exe, parent.program.argv, now()),
-			threaded: s.Threads > 1, ignored: parent.ignored,
-		})
+	if parent.exec != nil {
+		r.confirm(parent)
 	}
-	p := r.born(parent, parent.births[i], pid, s)
-	parent.births = slices.Delete(parent.births, i, i+1)
-	return p
-}
-
-// born makes the child of a fork known.
-func (r *recorder) born(parent *process, b birth, pid int, s stat) *process {
-	return r.insert(&process{
-		pid: pid, image: s.image, files: b.files, shared: b.shared,
-		program:  r.newProgram(pid, b.program, b.program.exe, b.program.argv, b.when),
-		threaded: s.Threads > 1, ignored: parent.ignored,
-	})
-}
-
-// settle finds the children that thread tid has forked: it runs again, so its
-// fork has returned.
-func (r *recorder) settle(p *process, tid int) {
-	i := slices.IndexFunc(p.births, func(b birth) bool { return b.tid == tid })
-	if i < 0 {
-		return
+	p.ignored = parent.ignored
+	p.program = r.newProgram(pid, parent.program, parent.program.exe, parent.program.argv, now())
+	if sameFiles(pid, parent.pid) {
+		p.files, p.shared, parent.shared = parent.files, true, true
+		return r.insert(p)
 	}
-	b := p.births[i]
-	p.births = slices.Delete(p.births, i, i+1)
-	for _, pid := range slices.Backward(children(p.pid, tid)) { // the youngest first
-		s, err := readStat(pid)
-		if err != nil {
+	born := r.clock.monotonic(s.Started)
+	for fd, rec := range *parent.files {
+		switch {
+		case sameFile(pid, parent.pid, fd):
+		case !isOpen(pid, fd):
 			continue
+		case isOpen(parent.pid, fd), rec.made > born+tick: // made again since
+			if rec = rec.before; rec == nil || rec.made > born+tick {
+				continue
+			}
 		}
-		if known := r.processes[pid]; known == nil || known.image.Started != s.Started {
-			r.born(p, b, pid, s)
-		}
-		return
+		rec.copied = true
+		files[fd] = rec
 	}
+	return r.insert(p)
+}
+
+// adoptOrphan is adopt for a process whose parent is gone, or made no call that
+// we saw. What it shares with a process that is known has the same origin.
+func (r *recorder) adoptOrphan(p *process) *process {
+	var from *program
+	const most = 256
+	searched := 0
+	for _, other := range r.processes {
+		if searched++; searched > most {
+			break
+		}
+		for fd, rec := range *other.files {
+			if (*p.files)[fd] == nil && sameFile(p.pid, other.pid, fd) {
+				(*p.files)[fd] = rec
+				from, p.ignored = other.program, other.ignored
+			}
+		}
+	}
+	p.program = r.newProgram(p.pid, from, executable(p.pid, ""), commandLine(p.pid), now())
+	return r.insert(p)
 }
 
 func (r *recorder) insert(p *process) *process {
@@ -174,35 +153,16 @@ func (r *recorder) insert(p *process) *process {
 	return p
 }
 
-// fork notes that thread tid is about to fork.
-func (p *process) fork(tid int, flags uint64, now int64) {
-	const (
-		files  = unix.CLONE_FILES
-		thread = unix.CLONE_THREAD
-	)
-	if flags&thread != 0 {
-		p.threaded = true
-		return
-	}
-	b := birth{tid: tid, files: p.files, program: p.program, shared: flags&files != 0, when: now}
-	if b.shared {
-		p.shared = true
-	} else {
-		copied := maps.Clone(*p.files)
-		b.files = &copied
-	}
-	p.births = append(p.births, b)
-	if len(p.forks) == maxForks {
-		p.forks = slices.Delete(p.forks, 0, 1)
-	}
-	p.forks = append(p.forks, fork{tid, now})
-}
-
 // put records what has become of a descriptor.
 func (r *recorder) put(p *process, rec *record) {
 	if len(*p.files) >= maxRecords && (*p.files)[rec.fd] == nil {
 		r.drop()
 		return
+	}
+	if old := (*p.files)[rec.fd]; old != nil && old.fd == rec.fd {
+		previous := *old
+		previous.before = nil // one is enough, and all would be for ever
+		rec.before = &previous
 	}
 	(*p.files)[rec.fd] = rec
 }

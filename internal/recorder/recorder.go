@@ -16,7 +16,6 @@
 package recorder
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -42,6 +41,8 @@ type Config struct {
 	// Enforced says that a policy adds the flag to calls. What would have to be
 	// watched attached is then not recorded: the policy must have its turn.
 	Enforced bool
+	// Latent also tells of descriptors that no program received.
+	Latent bool
 }
 
 // recorder is the handler.
@@ -51,6 +52,7 @@ type recorder struct {
 	watched []watched
 	shells  *policy.Policy // exempts them
 	stacks  *stacks
+	clock   clock
 	log     *log
 
 	mu        sync.Mutex
@@ -60,7 +62,7 @@ type recorder struct {
 
 // Open makes the handler, for [supervise.Main]. The file receives the log.
 func Open(config json.RawMessage, file *os.File) (supervise.Handler, error) {
-	r := &recorder{table: fdcall.Linux(), shells: policy.New(fdcall.Cloexec), processes: make(map[int]*process)}
+	r := &recorder{table: fdcall.Linux(), shells: policy.New(fdcall.Cloexec), processes: make(map[int]*process), clock: newClock()}
 	if err := json.Unmarshal(config, &r.Config); err != nil {
 		return nil, fmt.Errorf("read the audit's configuration: %w", err)
 	}
@@ -105,35 +107,13 @@ func (r *recorder) watch(ev *supervise.Event, w *watched) {
 		r.flag(ev, w, pid, when)
 	case executes:
 		r.execute(ev, w, pid, when)
-	case forks:
-		flags := cloneFlags(ev, w.name)
-		r.mu.Lock()
-		defer r.mu.Unlock()
-		if p := r.process(pid, ev.TID); p != nil {
-			p.fork(ev.TID, flags, when)
-		}
 	case exits:
 		r.mu.Lock()
 		defer r.mu.Unlock()
-		if p := r.process(pid, ev.TID); p != nil {
+		if p := r.process(pid); p != nil {
 			r.exit(p, when)
 		}
 	}
-}
-
-// cloneFlags are the flags of a call that forks.
-func cloneFlags(ev *supervise.Event, name string) uint64 {
-	switch name {
-	case "clone":
-		return ev.Args[0]
-	case "clone3":
-		var b [8]byte
-		_ = ev.Read(ev.Args[0], b[:]) // without them the call fails
-		return binary.LittleEndian.Uint64(b[:])
-	case "vfork":
-		return unix.CLONE_VM | unix.CLONE_VFORK
-	}
-	return 0
 }
 
 // create looks at a call that gives descriptors without the flag.
@@ -153,14 +133,16 @@ func (r *recorder) create(ev *supervise.Event, row *fdcall.Call) supervise.Decis
 	}
 	when, pid := now(), ev.Process()
 	r.mu.Lock()
-	p := r.process(pid, ev.TID)
+	p := r.process(pid)
 	if p == nil || p.ignored {
 		r.mu.Unlock()
 		return supervise.Continue()
 	}
-	alone, image := !p.threaded && !p.shared, p.image
-	rec := record{program: p.program, tid: ev.TID, made: when, others: p.threaded, origin: Created}
+	shared, image := p.shared, p.image
+	rec := record{program: p.program, tid: ev.TID, made: when, origin: Created}
 	r.mu.Unlock()
+	rec.others = threaded(pid)
+	alone := !rec.others && !shared
 	c.path = readPath(ev, &c)
 	rec.call = c
 	if row.Gives == fdcall.Exact || rec.program.shell {
@@ -247,7 +229,7 @@ func predict(ev *supervise.Event, c *call, alone bool) (numbers []int, ok bool) 
 func (r *recorder) flag(ev *supervise.Event, w *watched, pid int, when int64) {
 	first, last, set := flagChange(ev, w)
 	r.mu.Lock()
-	p := r.process(pid, ev.TID)
+	p := r.process(pid)
 	if p == nil || p.ignored {
 		r.mu.Unlock()
 		return
@@ -258,7 +240,7 @@ func (r *recorder) flag(ev *supervise.Event, w *watched, pid int, when int64) {
 			raced = append(raced, rec)
 		}
 	}
-	image, threads, program := p.image, p.threaded, p.program
+	image, program := p.image, p.program
 	r.mu.Unlock()
 	switch {
 	case set && len(raced) == 0:
@@ -284,7 +266,7 @@ func (r *recorder) flag(ev *supervise.Event, w *watched, pid int, when int64) {
 		r.mu.Lock()
 		defer r.mu.Unlock()
 		r.put(p, &record{
-			origin: Cleared, program: program, tid: ev.TID, fd: first, made: when, stack: stack, others: threads,
+			origin: Cleared, program: program, tid: ev.TID, fd: first, made: when, stack: stack, others: threaded(pid),
 			call: call{name: w.name, args: ev.Args},
 		})
 	}

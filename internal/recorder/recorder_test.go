@@ -71,8 +71,11 @@ func recording(t *testing.T, c Config, argv ...string) []Entry {
 func story(all []Entry) []string {
 	programs := make(map[uint64]*Program)
 	creations := make(map[uint64]*Creation)
+	failed := make(map[uint64]bool)
 	for _, e := range all {
 		switch {
+		case e.Failed != nil:
+			failed[e.Failed.Program] = true
 		case e.Program != nil:
 			programs[e.Program.ID] = e.Program
 		case e.Creation != nil:
@@ -96,7 +99,7 @@ func story(all []Entry) []string {
 	var lines []string
 	for _, e := range all {
 		switch {
-		case e.Exec != nil:
+		case e.Exec != nil && !failed[e.Exec.To]:
 			name := strings.Join(programs[e.Exec.To].Argv, " ")
 			for _, h := range e.Exec.Handed {
 				lines = append(lines, fmt.Sprintf("%q got %d: %s", name, h.FD, what(h.Creation)))

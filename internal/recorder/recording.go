@@ -11,6 +11,7 @@ import (
 // Recording is what the recorder of one run writes, whichever supervisor it is in.
 type Recording struct {
 	config json.RawMessage
+	latent bool
 	log    *os.File
 }
 
@@ -24,12 +25,12 @@ func New(c Config) (*Recording, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Recording{config, file}, nil
+	return &Recording{config, c.Latent, file}, nil
 }
 
 // Extension is to run in the supervisor.
 func (r *Recording) Extension() supervise.Extension {
-	return supervise.Extension{Name: Name, Config: r.config, File: r.log, Traps: Traps()}
+	return supervise.Extension{Name: Name, Config: r.config, File: r.log, Traps: Traps(r.latent)}
 }
 
 // Read calls f with each entry so far, in the order of their writing. It

@@ -50,9 +50,9 @@ func (r *recorder) raced(p *process, rec, flagged *record, when int64, tid int, 
 	if rec.object == (object{}) {
 		rec.object, _ = objectOf(p.pid, rec.fd)
 	}
-	e := &Race{Creation: r.tell(rec), TID: tid, Time: when, Stack: stack, Threads: p.threaded}
+	others := rec.others || threaded(p.pid)
+	e := &Race{Creation: r.tell(rec), TID: tid, Time: when, Stack: stack, Threads: others, Forked: others && rec.copied}
 	flagged.id = rec.id
-	e.Forked = slices.ContainsFunc(p.forks, func(f fork) bool { return f.tid != rec.tid && f.when >= rec.made && f.when <= when })
 	r.log.write(Entry{Race: e})
 }
 

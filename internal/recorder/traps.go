@@ -15,7 +15,6 @@ type deed uint8
 const (
 	creates  deed = iota // a row of the table
 	setsFlag             // or clears it: fcntl(F_SETFD), ioctl(FIOCLEX), close_range
-	forks                // or starts a thread
 	executes
 	exits
 )
@@ -50,10 +49,6 @@ func watchedCalls(t *fdcall.Table) []watched {
 		{setsFlag, "ioctl", supervise.Trap{Nr: ioctl, When: second(fioclex)}},
 		{setsFlag, "ioctl", supervise.Trap{Nr: ioctl, When: second(fionclex)}},
 		{setsFlag, "close_range", supervise.Everywhere(unix.SYS_CLOSE_RANGE, fdcall.Cond{Arg: 2, Mask: closeRangeCloexec, Value: closeRangeCloexec})},
-		{forks, "clone", supervise.Trap{Nr: t.ByID("clone CLONE_PIDFD").Nr}},
-		{forks, "clone3", supervise.Trap{Nr: t.ByID("clone3").Nr}},
-		{forks, "fork", supervise.Trap{Nr: nr(57, 2, none, 57)}},
-		{forks, "vfork", supervise.Trap{Nr: nr(58, 190, none, 58)}},
 		{executes, "execve", supervise.Trap{Nr: nr(59, 11, 221, 520)}},
 		{executes, "execveat", supervise.Trap{Nr: nr(322, 358, 281, 545)}},
 		{exits, "exit_group", supervise.Trap{Nr: nr(231, 252, 94, 231)}},
@@ -67,9 +62,14 @@ const (
 )
 
 // Traps are the calls that a recorder has to see: those that create a
-// descriptor without close-on-exec, that change the flag, that fork, that
-// execute a program, and that end one.
-func Traps() []supervise.Trap {
+// descriptor without close-on-exec, that change the flag, that execute a
+// program, and, with latent, that end one.
+//
+// No fork is trapped: a signal that arrives before the supervisor has received
+// the notification can make the call fail with EINTR (should_sleep_killable in
+// the kernel's kernel/seccomp.c), which no program expects of fork. For the
+// same reason the end of processes is trapped only where it is asked for.
+func Traps(latent bool) []supervise.Trap {
 	t := fdcall.Linux()
 	var traps []supervise.Trap
 	for i := range t.All() {
@@ -84,7 +84,9 @@ func Traps() []supervise.Trap {
 		traps = append(traps, supervise.Trap{Nr: c.Nr, When: when})
 	}
 	for _, w := range watchedCalls(t) {
-		traps = append(traps, w.Trap)
+		if w.deed != exits || latent {
+			traps = append(traps, w.Trap)
+		}
 	}
 	return traps
 }
