@@ -14,7 +14,7 @@ func events(ctx context.Context, r *recorder.Recording, s *symbol.Symbolizer, er
 	return func(yield func(Event) bool) {
 		t := teller{
 			ctx: ctx, symbols: s, modules: make(map[uint64]symbol.Module), frames: make(map[recorder.Frame][]Frame),
-			failed: make(map[uint64]bool), executables: make(map[uint64]string),
+			failed: make(map[uint64]bool), executables: make(map[uint64]string), wanted: make(map[uint64]bool),
 		}
 		if *err = r.Read(func(e recorder.Entry) error { t.foresee(&e); return nil }); *err != nil {
 			return
@@ -47,6 +47,7 @@ type teller struct {
 	// What entries say of those before them.
 	failed      map[uint64]bool   // programs that were never executed
 	executables map[uint64]string // of programs
+	wanted      map[uint64]bool   // stacks
 }
 
 // maxForeseen bounds how much is known ahead.
@@ -54,7 +55,18 @@ const maxForeseen = 1 << 18
 
 // foresee notes what an entry says of those before it.
 func (t *teller) foresee(e *recorder.Entry) {
+	want := func(stack uint64) {
+		if len(t.wanted) < maxForeseen {
+			t.wanted[stack] = true
+		}
+	}
 	switch {
+	case e.Creation != nil:
+		want(e.Creation.Stack)
+	case e.Race != nil:
+		want(e.Race.Stack)
+	case e.Exec != nil:
+		want(e.Exec.Stack)
 	case e.Failed != nil && len(t.failed) < maxForeseen:
 		t.failed[e.Failed.Program] = true
 	case e.Program != nil && len(t.executables) < maxForeseen:
@@ -78,6 +90,10 @@ func (t *teller) event(e *recorder.Entry) (Event, bool) {
 		}
 		return Event{Program: &p}, !t.failed[p.ID]
 	case e.Stack != nil:
+		// To look up functions is what takes longest.
+		if !t.wanted[e.Stack.ID] && len(t.wanted) < maxForeseen {
+			return Event{}, false
+		}
 		return Event{Stack: t.stack(e.Stack)}, true
 	case e.Creation != nil:
 		return Event{Creation: creation(e.Creation)}, true

@@ -72,6 +72,23 @@ func readPath(ev *supervise.Event, c *call) string {
 	return path
 }
 
+// missing reports whether an open fails for want of its file, as most do of a
+// compiler that looks for headers: it is not worth reading the stack.
+func missing(tid int, c *call) bool {
+	dir, flags := unix.AT_FDCWD, c.args[1]
+	switch c.name {
+	case "open":
+	case "openat":
+		dir, flags = int(int32(c.args[0])), c.args[2]
+	default:
+		return false
+	}
+	if c.path == "" || flags&unix.O_CREAT != 0 {
+		return false
+	}
+	return unix.Access(inside(tid, dir, c.path), unix.F_OK) == unix.ENOENT
+}
+
 // layout is how an ABI lays out the structures of recvmsg(2).
 type layout struct {
 	word                uint64 // size of a long and a pointer

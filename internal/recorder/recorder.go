@@ -131,6 +131,9 @@ func (r *recorder) create(ev *supervise.Event, row *fdcall.Call) supervise.Decis
 	if asksForFlag(ev, row, &c) || row.Gives == fdcall.Control && !controls(ev, c.args[row.GivesArg]) {
 		return supervise.Continue()
 	}
+	if c.path = readPath(ev, &c); missing(ev.TID, &c) {
+		return supervise.Continue()
+	}
 	when, pid := now(), ev.Process()
 	r.mu.Lock()
 	p := r.process(pid)
@@ -143,7 +146,6 @@ func (r *recorder) create(ev *supervise.Event, row *fdcall.Call) supervise.Decis
 	r.mu.Unlock()
 	rec.others = threaded(pid)
 	alone := !rec.others && !shared
-	c.path = readPath(ev, &c)
 	rec.call = c
 	if row.Gives == fdcall.Exact || rec.program.shell {
 		rec.origin = Placed // a shell's redirections are by number, and its users' wish
