@@ -1,6 +1,7 @@
 package audit
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -107,3 +108,8 @@ func TestWriteEmptyPolicy(t *testing.T) {
 		t.Error("the writer's error is lost")
 	}
 }
+
+// broken is a writer that cannot write.
+type broken struct{}
+
+func (broken) Write([]byte) (int, error) { return 0, errors.New("broken") }

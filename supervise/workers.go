@@ -82,8 +82,12 @@ func (w *workers) work() {
 // end when it does. The others have answered what they had in hand.
 func (w *workers) stop() {
 	w.stopped.Store(true)
-	const pause = time.Millisecond
-	for waiting := true; waiting; time.Sleep(pause) {
+	const pause, longest = time.Millisecond, 250 * time.Millisecond
+	// Some kernels go back to waiting for a call after a signal: then a worker
+	// ends when it has served one more.
+	wait := pause
+	for waiting := true; waiting; wait = min(2*wait, longest) {
+		time.Sleep(wait)
 		waiting = false
 		w.tids.Range(func(tid, _ any) bool {
 			waiting = true

@@ -184,7 +184,7 @@ func (a *auditing) run() error {
 		return err
 	}
 	for _, f := range r.Of(a.show...) {
-		if a.errorExitCode != 0 && (f.Kind == audit.KindLeak || f.Kind == audit.KindRace || f.Kind == audit.KindLatent) {
+		if a.errorExitCode != 0 && !f.Harmless() && (f.Kind == audit.KindLeak || f.Kind == audit.KindRace || f.Kind == audit.KindLatent) {
 			return exitStatus(a.errorExitCode)
 		}
 	}
@@ -198,14 +198,14 @@ func (a *auditing) deliver(r *audit.Report) error {
 	var errs []error
 	if a.output != nil {
 		if err := errors.Join(a.write(a.output, r, o), a.output.Close()); err != nil {
-			errs = append(errs, fmt.Errorf("write the report: %w", err))
+			errs = append(errs, err)
 			a.write = report.Text
 		}
 	}
 	if a.output == nil || len(errs) > 0 {
 		o.Color = isTerminal(unix.Stderr) && os.Getenv("NO_COLOR") == ""
 		if err := a.write(a.stderr, r, o); err != nil {
-			errs = append(errs, fmt.Errorf("write the report: %w", err))
+			errs = append(errs, err)
 		}
 	}
 	if a.genSuppressions {

@@ -19,6 +19,16 @@ import (
 // path and its argument vector follow.
 const launcherName = "indirect-launcher"
 
+// Becomes returns the argument vector of the command that a process with the
+// argument vector argv becomes, if that is a launcher, and otherwise argv.
+func Becomes(argv []string) []string {
+	const first = 3
+	if len(argv) > first && argv[0] == launcherName {
+		return argv[first:]
+	}
+	return argv
+}
+
 // order is what a launcher is told, followed by the filters' instructions.
 type order struct {
 	Signals        signals.State

@@ -5,10 +5,13 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/seed-055cd0c8/indirect/internal/launch"
 )
 
 // newProgram makes a program and tells of it.
 func (r *recorder) newProgram(pid int, parent *program, exe string, argv []string, when int64) *program {
+	argv = launch.Becomes(argv)
 	p := &program{id: r.log.id(), pid: pid, exe: exe, argv: argv, shell: r.shells.Program(exe).Exempt()}
 	e := &Program{ID: p.id, PID: pid, Executable: exe, Argv: argv, Started: when}
 	if parent != nil {

@@ -40,7 +40,6 @@ func TestStacksAreThoseOfGDB(t *testing.T) {
 		{name: "thread", source: "nested.c", command: c("-O2", "-DTHREAD")},
 		{name: ".debug_frame", source: "nested.c", command: c("-O2", "-fno-asynchronous-unwind-tables", "-fno-exceptions", "-fno-unwind-tables")},
 		{name: "lld or gold's header", source: "nested.c", command: c("-O2", "-Wl,-z,now", "-Wl,--no-eh-frame-hdr")},
-		{name: "clang", source: "nested.c", command: []string{"clang", "-g", "-O2", "-pthread"}},
 		{name: "32 bits", source: "nested.c", command: c("-O2", "-m32")},
 		{name: "32 bits signal", source: "nested.c", command: c("-O2", "-m32", "-DSIGNAL")},
 		{name: "32 bits siginfo", source: "nested.c", command: c("-O2", "-m32", "-DSIGNAL", "-DSIGINFO")},
