@@ -18,7 +18,11 @@ func measureWorkload(ctx context.Context, l *lab, w workload, rounds int, show p
 		return res, nil
 	}
 	for _, m := range l.modes {
-		res.Modes = append(res.Modes, &series{Mode: m.name, NotRun: l.missing[m.name]})
+		s := &series{Mode: m.name, NotRun: l.missing[m.name]}
+		if slices.Contains(w.without, m.name) {
+			s.NotRun = "means nothing here"
+		}
+		res.Modes = append(res.Modes, s)
 	}
 	for round := range rounds {
 		for _, i := range order(round, len(l.modes)) {

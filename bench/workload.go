@@ -38,6 +38,7 @@ type unit string
 const (
 	perCall   unit = "a call"
 	perRun    unit = "a run"
+	perPart   unit = "a part" // of a run: a check, a file
 	perSecond unit = "requests/s"
 )
 
@@ -65,6 +66,8 @@ type workload struct {
 	// size is how much work one run does (iterations, seconds of load), and
 	// slowSize the same for the slow modes.
 	size, slowSize int
+	// without are modes that mean nothing for the workload.
+	without []string
 	// run does the work once in mode m and returns the seconds that one unit took.
 	run func(ctx context.Context, l *lab, m mode, size int) (outcome, error)
 }
@@ -127,6 +130,14 @@ func workloads() []workload {
 			needs: []tool{gcc, makeTool}, size: 60, slowSize: 60, run: makeProject,
 		},
 		workload{
+			name: "audit-configure", what: "the same script's checks under indirect audit; strace with stacks (-k)", unit: perPart, bar: bar{Ratio: 2},
+			needs: []tool{gcc}, size: 40, slowSize: 2, without: []string{noPatch}, run: audited(configure),
+		},
+		workload{
+			name: "audit-make", what: "the same project's files under indirect audit; strace with stacks (-k)", unit: perPart, bar: bar{Ratio: 2},
+			needs: []tool{gcc, makeTool}, size: 60, slowSize: 2, without: []string{noPatch}, run: audited(makeProject),
+		},
+		workload{
 			name: "nginx", what: "nginx under wrk", unit: perSecond, bar: bar{Ratio: 1.02},
 			needs: []tool{nginx, wrk}, size: 4, slowSize: 4, run: nginxUnderWrk,
 		},
@@ -141,6 +152,22 @@ func workloads() []workload {
 func micro(libc, loop string, threads int) func(context.Context, *lab, mode, int) (outcome, error) {
 	return func(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
 		return l.timed(ctx, m, l.program("micro", libc), loop, strconv.Itoa(threads), strconv.Itoa(max(size, threads)))
+	}
+}
+
+// audited is a workload under "indirect audit" instead of "indirect run", and
+// under strace with stacks, for each part of its size.
+func audited(run func(context.Context, *lab, mode, int) (outcome, error)) func(context.Context, *lab, mode, int) (outcome, error) {
+	return func(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
+		switch m.name {
+		case indirect:
+			m.prefix = []string{m.prefix[0], "audit", "-o", l.file("report"), "--"}
+		case strace:
+			m.prefix = []string{"strace", "-f", "-k", "-qq", "-o", "/dev/null", "-e", "trace=%desc,%process", "--"}
+		}
+		out, err := run(ctx, l, m, size)
+		out.cost /= float64(size)
+		return out, err
 	}
 }
 
