@@ -54,6 +54,7 @@ var (
 	redis     = tool{"redis-server", "redis-server"}
 	redisLoad = tool{"redis-benchmark", "redis-tools"}
 	straceBin = tool{"strace", "strace"}
+	find      = tool{"find", "findutils"}
 )
 
 // workload is one thing to measure.
@@ -138,6 +139,10 @@ func workloads() []workload {
 			needs: []tool{gcc, makeTool}, size: 60, slowSize: 2, without: []string{noPatch}, run: audited(makeProject),
 		},
 		workload{
+			name: "kernel", what: "find through /usr/share and /usr/lib under run --kernel 3.10", unit: perRun, bar: bar{Ratio: 1.05},
+			size: 1, slowSize: 1, needs: []tool{find}, without: []string{strace, noPatch}, run: olderKernel,
+		},
+		workload{
 			name: "nginx", what: "nginx under wrk", unit: perSecond, bar: bar{Ratio: 1.02},
 			needs: []tool{nginx, wrk}, size: 4, slowSize: 4, run: nginxUnderWrk,
 		},
@@ -169,6 +174,16 @@ func audited(run func(context.Context, *lab, mode, int) (outcome, error)) func(c
 		out.cost /= float64(size)
 		return out, err
 	}
+}
+
+// olderKernel looks at many files as on a kernel that lacks statx(2), which
+// the C library asks for first.
+func olderKernel(ctx context.Context, l *lab, m mode, _ int) (outcome, error) {
+	if m.name == indirect {
+		m.prefix = []string{m.prefix[0], "run", "--kernel", "3.10", "--"}
+	}
+	ran, err := l.run(ctx, l.dir, m.wrap("find", "/usr/share", "/usr/lib", "-type", "f", "-newermt", "2020-01-01"))
+	return outcome{ran.took.Seconds(), ran.stderr}, err
 }
 
 // timed runs a program that prints the nanoseconds of one call.
