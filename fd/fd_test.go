@@ -110,7 +110,11 @@ func kinds(t testing.TB) []kind {
 			return fd.LandlockCreateRuleset(unsafe.Pointer(handled), 8, p)
 		}},
 		{name: "mq_open", rare: true, create: func(p fd.Props) (int, error) {
-			return fd.MqOpen("indirect-fd-"+strconv.Itoa(os.Getpid()), unix.O_CREAT|unix.O_RDWR, 0o600, nil, p)
+			name := "indirect-fd-" + strconv.Itoa(os.Getpid())
+			n, err := fd.MqOpen(name, unix.O_CREAT|unix.O_RDWR, 0o600, nil, p)
+			c, _ := unix.BytePtrFromString(name)
+			unix.Syscall(unix.SYS_MQ_UNLINK, uintptr(unsafe.Pointer(c)), 0, 0)
+			return n, err
 		}},
 		{name: "open_tree", rare: true, blocking: true, create: func(p fd.Props) (int, error) { return fd.OpenTree(unix.AT_FDCWD, "/", 0, p) }},
 		{name: "fsopen", rare: true, create: func(p fd.Props) (int, error) { return fd.Fsopen("tmpfs", 0, p) }},
@@ -197,7 +201,6 @@ func TestEveryKind(t *testing.T) {
 	if got := fd.Support("no such call"); got != fd.Absent {
 		t.Errorf("a call that is none: %s", got)
 	}
-	unix.Unlink("/dev/mqueue/indirect-fd-" + strconv.Itoa(os.Getpid()))
 }
 
 func TestErrorsAreTheKernels(t *testing.T) {
