@@ -54,7 +54,6 @@ var (
 	redis     = tool{"redis-server", "redis-server"}
 	redisLoad = tool{"redis-benchmark", "redis-tools"}
 	straceBin = tool{"strace", "strace"}
-	find      = tool{"find", "findutils"}
 )
 
 // workload is one thing to measure.
@@ -139,8 +138,8 @@ func workloads() []workload {
 			needs: []tool{gcc, makeTool}, size: 60, slowSize: 2, without: []string{noPatch}, run: audited(makeProject),
 		},
 		workload{
-			name: "kernel", what: "find through /usr/share and /usr/lib under run --kernel 3.10", unit: perRun, bar: bar{Ratio: 1.05},
-			size: 1, slowSize: 1, needs: []tool{find}, without: []string{strace, noPatch}, run: olderKernel,
+			name: "kernel", what: "open with O_CLOEXEC and close under run --kernel 3.10", unit: perCall, bar: bar{Ratio: 1.10},
+			needs: []tool{gcc}, size: 1e6, slowSize: 1e6, without: []string{strace, noPatch}, run: olderKernel(micro("glibc", "open-cloexec", 1)),
 		},
 		workload{
 			name: "nginx", what: "nginx under wrk", unit: perSecond, bar: bar{Ratio: 1.02},
@@ -176,14 +175,14 @@ func audited(run func(context.Context, *lab, mode, int) (outcome, error)) func(c
 	}
 }
 
-// olderKernel looks at many files as on a kernel that lacks statx(2), which
-// the C library asks for first.
-func olderKernel(ctx context.Context, l *lab, m mode, _ int) (outcome, error) {
-	if m.name == indirect {
-		m.prefix = []string{m.prefix[0], "run", "--kernel", "3.10", "--"}
+// olderKernel is a workload under "indirect run --kernel".
+func olderKernel(run func(context.Context, *lab, mode, int) (outcome, error)) func(context.Context, *lab, mode, int) (outcome, error) {
+	return func(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
+		if m.name == indirect {
+			m.prefix = []string{m.prefix[0], "run", "--kernel", "3.10", "--"}
+		}
+		return run(ctx, l, m, size)
 	}
-	ran, err := l.run(ctx, l.dir, m.wrap("find", "/usr/share", "/usr/lib", "-type", "f", "-newermt", "2020-01-01"))
-	return outcome{ran.took.Seconds(), ran.stderr}, err
 }
 
 // timed runs a program that prints the nanoseconds of one call.
