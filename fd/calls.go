@@ -3,9 +3,12 @@
 package fd
 
 import (
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/seed-055cd0c8/indirect/fdcall"
 )
 
 // The calls that this package uses.
@@ -316,3 +319,42 @@ func PtyPeer(ptmx, mode int, props Props) (int, error) {
 }
 
 const tiocgptpeer = 0x5441
+
+// Create makes any call of the table (package fdcall) that returns one new
+// descriptor, by the name of its row, for those that have no function here:
+// "bpf BPF_MAP_CREATE", "ioctl NS_GET_USERNS". The arguments are those of the
+// system call, without flags for the properties. Memory that they point to must
+// be kept alive by the caller, and not be on a stack. It fails with ENOSYS for
+// another name, or one that this architecture does not have.
+func Create(name string, props Props, args [6]uintptr) (int, error) {
+	c, ok := calls[name]
+	if !ok {
+		c = other(name)
+	}
+	if c == nil || c.nr == none {
+		return -1, unix.ENOSYS
+	}
+	return c.create(props, nil, args)
+}
+
+// other returns what is known of a call that has no function here, or nil.
+func other(name string) *call {
+	others.Lock()
+	defer others.Unlock()
+	if c, ok := others.calls[name]; ok {
+		return c
+	}
+	row := fdcall.Linux().ByID(name)
+	if row == nil || row.Gives != fdcall.Ret || row.Indirect || row.Block {
+		return nil
+	}
+	c := newCall(name, nil)
+	others.calls[name] = c
+	return c
+}
+
+// others are the calls of [Create].
+var others = struct {
+	sync.Mutex
+	calls map[string]*call
+}{calls: make(map[string]*call)}

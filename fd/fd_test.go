@@ -118,6 +118,14 @@ func kinds(t testing.TB) []kind {
 		}},
 		{name: "open_tree", rare: true, blocking: true, create: func(p fd.Props) (int, error) { return fd.OpenTree(unix.AT_FDCWD, "/", 0, p) }},
 		{name: "fsopen", rare: true, create: func(p fd.Props) (int, error) { return fd.Fsopen("tmpfs", 0, p) }},
+		{name: "ioctl NS_GET_USERNS", rare: true, blocking: true, create: func(p fd.Props) (int, error) {
+			ns, err := fd.Open("/proc/self/ns/net", unix.O_RDONLY, 0, 0)
+			if err != nil {
+				return -1, err
+			}
+			defer unix.Close(ns)
+			return fd.Create("ioctl NS_GET_USERNS", p, [6]uintptr{uintptr(ns), 0xb701})
+		}},
 		{name: "ioctl TIOCGPTPEER", create: func(p fd.Props) (int, error) {
 			ptmx, err := fd.Open("/dev/ptmx", unix.O_RDWR|unix.O_NOCTTY, 0, 0)
 			if err != nil {
@@ -227,6 +235,9 @@ func TestErrorsAreTheKernels(t *testing.T) {
 		{"accept", fail(fd.Accept(-1, 0)), unix.EBADF},
 		{"paccept", fail(fd.Paccept(0, new(unix.Sigset_t), 0)), unix.ENOTSOCK},
 		{"timerfd", fail(fd.TimerfdCreate(999, 0)), unix.EINVAL},
+		{"no such call", fail(fd.Create("frobnicate", 0, [6]uintptr{})), unix.ENOSYS},
+		{"a pair", fail(fd.Create("pipe", 0, [6]uintptr{})), unix.ENOSYS},
+		{"create", fail(fd.Create("pidfd_getfd", 0, [6]uintptr{^uintptr(0)})), unix.EBADF},
 		{"memfd", fail(fd.MemfdCreate(strings.Repeat("x", 300), 0, 0)), unix.EINVAL},
 	} {
 		if tt.err != tt.want {
