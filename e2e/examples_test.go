@@ -43,7 +43,9 @@ func TestExampleFaultconnect(t *testing.T) {
 	defer l.Close()
 	port := l.Addr().(*net.TCPAddr).Port
 	script := fmt.Sprintf("for i in 1 2 3 4 5; do (exec 3<>/dev/tcp/127.0.0.1/%d) 2>/dev/null && echo $i; done; true", port)
-	r := bare.run(t, example(t, "faultconnect"), "bash", "-c", script)
+	// Without these, bash looks itself up in the user database, which may
+	// connect to the name service cache first.
+	r := bare.run(t, example(t, "faultconnect"), "env", "SHELL=/bin/bash", "HOME=/", "bash", "-c", script)
 	r.passed(t)
 	if r.stdout != "1\n2\n4\n5\n" || !strings.Contains(r.stderr, "connect 3 of thread") {
 		t.Errorf("connected:\n%s%s", r.stdout, r.stderr)

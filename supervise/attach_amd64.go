@@ -255,12 +255,11 @@ func (e *engine) fill(tid int, m *tracee.Memory, p *program, ret uint64) error {
 		}
 	}
 	s.header.Ready = 1
-	if err := s.writeHeader(); err != nil {
+	err := counting(&e.ledger.images, func() error { return counting(&e.ledger.programs, s.writeHeader) })
+	if err != nil {
 		return err
 	}
 	delete(e.landings, tid)
-	e.ledger.images.Add(1)
-	e.ledger.programs.Add(1)
 	return nil
 }
 
@@ -296,9 +295,7 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 		return err
 	}
 	if p.Want(c) == 0 {
-		if e.listener.Continue(n.ID) == nil {
-			e.count(c, spared)
-		}
+		e.letThrough(n, c)
 		return nil
 	}
 	t, r, err := e.hold(n)
@@ -310,9 +307,8 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	if !diverted {
 		way = once
 	}
-	e.count(c, way)
 	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
-	return resume(t, r)
+	return counting(e.served(c, way), func() error { return resume(t, r) })
 }
 
 // setCall loads a call's number and arguments into the registers of abi.

@@ -160,8 +160,8 @@ func (e *engine) handle(n listener.Notification) {
 	if a, former := e.added(abi, nr, &n.Args); a != nil && n.TID != 0 {
 		err := e.retryTraced(n, func() error { return e.runAdded(n, abi, a, former) })
 		if err != nil && !errors.Is(err, listener.ErrGone) && !errors.Is(err, tracee.ErrGone) && e.listener.Valid(n.ID) {
-			e.ledger.refused[len(e.index)+int(a.Nr-fdcall.NrIndirect)][e.whyNot(n, err)].Add(1)
-			e.answer(e.listener.Fail(n.ID, unix.ENOSYS))
+			refused := &e.ledger.refused[len(e.index)+int(a.Nr-fdcall.NrIndirect)][e.whyNot(n, err)]
+			e.answer(counting(refused, func() error { return e.listener.Fail(n.ID, unix.ENOSYS) }))
 		}
 		return
 	}
@@ -327,17 +327,18 @@ func (e *engine) spare(n listener.Notification, c *fdcall.Call) bool {
 		delete(e.spares, int(n.TID))
 		return false
 	}
-	if e.listener.Continue(n.ID) == nil {
-		e.count(c, spared)
-	}
+	e.letThrough(n, c)
 	return true
+}
+
+// letThrough answers a call from which nothing is wanted.
+func (e *engine) letThrough(n listener.Notification, c *fdcall.Call) {
+	_ = counting(e.served(c, spared), func() error { return e.listener.Continue(n.ID) })
 }
 
 // pass lets a call run unchanged, and counts why.
 func (e *engine) pass(n listener.Notification, c *fdcall.Call, why reason) {
-	if e.listener.Continue(n.ID) == nil {
-		e.ledger.refused[e.row(c)][why].Add(1)
-	}
+	_ = counting(&e.ledger.refused[e.row(c)][why], func() error { return e.listener.Continue(n.ID) })
 }
 
 // row is where the ledger counts the call c; nil stands for a call that is
@@ -349,7 +350,8 @@ func (e *engine) row(c *fdcall.Call) int {
 	return maxCalls - 1
 }
 
-func (e *engine) count(c *fdcall.Call, w way) { e.ledger.served[e.row(c)][w].Add(1) }
+// served is where the ledger counts the calls c that were served in a way.
+func (e *engine) served(c *fdcall.Call, w way) *atomic.Uint64 { return &e.ledger.served[e.row(c)][w] }
 
 // answer drops the error of an answer to a thread that is gone.
 func (e *engine) answer(err error) {

@@ -52,9 +52,7 @@ func (e *engine) runRequest(n listener.Notification, abi fdcall.ABI, q request, 
 			return errImpossible
 		case ok:
 		case q.added == nil:
-			if e.listener.Continue(n.ID) == nil {
-				e.count(c, spared)
-			}
+			e.letThrough(n, c)
 			return nil
 		default:
 			j.call, j.args = nil, q.args // as it is
@@ -70,12 +68,12 @@ func (e *engine) runRequest(n listener.Notification, abi fdcall.ABI, q request, 
 	}
 	// From here on the notification is answered: what goes wrong is counted
 	// here, and the thread goes on with the call as it was.
-	if err := e.inPlaceHeld(n, abi, j, t, r); err != nil && !errors.Is(err, tracee.ErrGone) {
-		e.ledger.refused[e.rowOf(q)][failed].Add(1)
+	row := e.rowOf(q)
+	err = counting(&e.ledger.served[row][inPlace], func() error { return e.inPlaceHeld(n, abi, j, t, r) })
+	if err != nil && !errors.Is(err, tracee.ErrGone) {
+		e.ledger.refused[row][failed].Add(1)
 		e.complain(fmt.Errorf("run %s of thread %d in place: %w", e.nameOf(n), n.TID, err))
-		return nil
 	}
-	e.ledger.served[e.rowOf(q)][inPlace].Add(1)
 	return nil
 }
 

@@ -73,6 +73,18 @@ var reasonText = [reasons]string{
 	failed:     "an unexpected error",
 }
 
+// counting counts what act is about to do, and takes it back if that fails. An
+// answer lets the program go on, which may end, and have the summary of its run
+// printed, before the answering thread gets to run again.
+func counting(counter *atomic.Uint64, act func() error) error {
+	counter.Add(1)
+	err := act()
+	if err != nil {
+		counter.Add(^uint64(0))
+	}
+	return err
+}
+
 const ledgerSize = int(unsafe.Sizeof(ledger{}))
 
 // newLedger makes a ledger in a file that other processes can map.

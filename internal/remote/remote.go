@@ -122,12 +122,12 @@ func connection(file *os.File) (*net.UnixConn, error) {
 func (h *handler) Handle(ev *supervise.Event) supervise.Decision {
 	ours, err := h.call(Call{h.number, ev.TID, ev.ABI, ev.Nr, ev.Args, ev.IP})
 	if err != nil {
-		return supervise.Continue()
+		return unanswered(ev, err)
 	}
 	q, file, err := converse(ours, func(q Question) Answer { return answer(ev, q) })
 	if err != nil {
 		ours.Close()
-		return supervise.Continue()
+		return unanswered(ev, err)
 	}
 	d := decision(q, file)
 	if !q.After {
@@ -148,6 +148,15 @@ func (h *handler) Handle(ev *supervise.Event) supervise.Decision {
 		}
 		return q.Value
 	})
+}
+
+// unanswered lets a call go on because its handler could not be asked, which
+// needs a word unless the one who would have answered is gone.
+func unanswered(ev *supervise.Event, err error) supervise.Decision {
+	if !errors.Is(err, net.ErrClosed) && !errors.Is(err, unix.EPIPE) && !errors.Is(err, unix.ECONNRESET) {
+		fmt.Fprintf(os.Stderr, "ask the handler of call %d of thread %d, which goes on: %v\n", ev.Nr, ev.TID, err)
+	}
+	return supervise.Continue()
 }
 
 // call opens a connection for a call.
