@@ -175,7 +175,12 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	}
 	// The mapping will be this thread's to make, and ours to fill, if nothing
 	// is there yet.
-	free := tracee.Unmapped(tid, uint64(e.Base), image.Size)
+	space, err := tracee.OpenAddressSpace(tid)
+	if err != nil {
+		return errors.Join(err, resume(t, r))
+	}
+	defer space.Close()
+	free := space.Unmapped(uint64(e.Base), image.Size)
 	frame := image.LandingFrame{
 		DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax,
 		Thunk: uint64(image.ThunkAddress(e.Base, 0)), Site: r.Rip,
@@ -195,7 +200,7 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	// The thread is on its way, and will wait for us a little.
 	const patience = 300 * time.Microsecond
 	for start := time.Now(); time.Since(start) < patience; {
-		if e.fill(tid, m, p, n.IP) == nil {
+		if e.fill(tid, m, space, p, n.IP) == nil {
 			return nil
 		}
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
@@ -223,7 +228,10 @@ func (e *engine) landed(n listener.Notification) {
 		p, err := e.program(tid)
 		if err == nil {
 			if m, err := tracee.OpenMemory(tid); err == nil {
-				_ = e.fill(tid, m, p, 0) // if it fails, the next call runs in place
+				if space, err := tracee.OpenAddressSpace(tid); err == nil {
+					_ = e.fill(tid, m, space, p, 0) // if it fails, the next call runs in place
+					space.Close()
+				}
 				m.Close()
 			}
 		}
@@ -233,7 +241,7 @@ func (e *engine) landed(n listener.Notification) {
 
 // fill makes an image of the mapping at base, with a thunk for the call that
 // ends at ret if that is not 0.
-func (e *engine) fill(tid int, m *tracee.Memory, p *program, ret uint64) error {
+func (e *engine) fill(tid int, m *tracee.Memory, space *tracee.AddressSpace, p *program, ret uint64) error {
 	e.images.Lock()
 	defer e.images.Unlock()
 	if _, ok := e.header(tid); ok {
@@ -250,7 +258,7 @@ func (e *engine) fill(tid int, m *tracee.Memory, p *program, ret uint64) error {
 		return err
 	}
 	if p.repeats.Load() && !e.NoPatch {
-		if maps, err := tracee.CodeMaps(tid); err == nil {
+		if maps, err := space.Code(); err == nil {
 			_ = e.patchKnown(s, maps, aloneOnce(tid)) // or when it traps again
 		}
 	}

@@ -78,20 +78,46 @@ const (
 	procmapFileBacked   = 0x20
 )
 
-// CodeMaps returns the executable mappings of files in the process that tid
-// belongs to. Their paths may be missing.
-func CodeMaps(tid int) ([]Mapping, error) {
+// AddressSpace tells what is mapped in a process, as long as it runs the same program.
+type AddressSpace struct{ tid, fd int }
+
+// OpenAddressSpace opens the mappings of the process that tid belongs to.
+func OpenAddressSpace(tid int) (*AddressSpace, error) {
 	fd, err := unix.Open("/proc/"+strconv.Itoa(tid)+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("open the mappings of process %d: %w", tid, err)
 	}
-	defer unix.Close(fd)
+	return &AddressSpace{tid, fd}, nil
+}
+
+// Close closes it.
+func (a *AddressSpace) Close() error { return unix.Close(a.fd) }
+
+// query asks about one mapping. It fails with ENOENT if there is none, and with
+// other errors on older kernels.
+func (a *AddressSpace) query(q *procmapQuery) unix.Errno {
+	q.size = uint64(unsafe.Sizeof(*q))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(a.fd), procmapQueryRequest, uintptr(unsafe.Pointer(q)))
+	return errno
+}
+
+// CodeMaps returns the executable mappings of files in the process that tid
+// belongs to. Their paths may be missing.
+func CodeMaps(tid int) ([]Mapping, error) {
+	a, err := OpenAddressSpace(tid)
+	if err != nil {
+		return nil, err
+	}
+	defer a.Close()
+	return a.Code()
+}
+
+// Code returns the executable mappings of files. Their paths may be missing.
+func (a *AddressSpace) Code() ([]Mapping, error) {
 	var all []Mapping
 	for q := (procmapQuery{}); ; q = (procmapQuery{address: q.end}) {
-		q.size = uint64(unsafe.Sizeof(q))
 		q.flags = procmapExecutable | procmapNext | procmapFileBacked
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), procmapQueryRequest, uintptr(unsafe.Pointer(&q)))
-		switch errno {
+		switch a.query(&q) {
 		case 0:
 			all = append(all, Mapping{
 				Start: q.start, End: q.end, Perm: "r-xp", Offset: q.offset, Inode: q.ino,
@@ -100,30 +126,22 @@ func CodeMaps(tid int) ([]Mapping, error) {
 		case unix.ENOENT:
 			return all, nil
 		default: // an older kernel
-			all, err := Maps(tid)
+			all, err := Maps(a.tid)
 			return slices.DeleteFunc(all, func(m Mapping) bool { return !m.Executable() || m.Inode == 0 }), err
 		}
 	}
 }
 
-// Unmapped reports whether the process that tid belongs to has nothing mapped
-// in the size bytes at address.
-func Unmapped(tid int, address, size uint64) bool {
-	fd, err := unix.Open("/proc/"+strconv.Itoa(tid)+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
+// Unmapped reports whether nothing is mapped in the size bytes at address.
+func (a *AddressSpace) Unmapped(address, size uint64) bool {
 	q := procmapQuery{flags: procmapNext, address: address}
-	q.size = uint64(unsafe.Sizeof(q))
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), procmapQueryRequest, uintptr(unsafe.Pointer(&q)))
-	switch errno {
+	switch a.query(&q) {
 	case 0:
 		return q.start >= address+size
 	case unix.ENOENT:
 		return true
 	}
-	all, err := Maps(tid)
+	all, err := Maps(a.tid)
 	return err == nil && !slices.ContainsFunc(all, func(m Mapping) bool { return m.End > address && m.Start < address+size })
 }
 
@@ -162,15 +180,11 @@ func pathOf(tid int, m *Mapping) string {
 	return ""
 }
 
-// Leader reports whether tid is the first thread of its process: pidfd_open(2)
-// opens no others.
+// Leader reports whether tid is the first thread of its process: only then is
+// there a thread tid in a process tid for tgkill(2) to check.
 func Leader(tid int) bool {
-	fd, err := unix.PidfdOpen(tid, 0)
-	if err != nil {
-		return false
-	}
-	unix.Close(fd)
-	return true
+	err := unix.Tgkill(tid, tid, 0)
+	return err == nil || err == unix.EPERM
 }
 
 // OpenMapped opens the file behind a mapping of the process that tid belongs
@@ -201,9 +215,10 @@ func OpenMapped(tid int, m *Mapping) (*os.File, error) {
 // VDSO returns where the kernel has put the vDSO of the process that tid
 // belongs to: AT_SYSINFO_EHDR of its auxiliary vector.
 func VDSO(tid int) (uint64, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/auxv")
+	var buf [1024]byte // two words each, of which there are some twenty
+	b, err := readSmall(tid, "auxv", buf[:])
 	if err != nil {
-		return 0, fmt.Errorf("read the auxiliary vector of process %d: %w", tid, err)
+		return 0, err
 	}
 	const atSysinfoEhdr = 33
 	for ; len(b) >= 16; b = b[16:] {
@@ -257,23 +272,22 @@ func Executable(tid int) (string, error) {
 
 // Status is what /proc/PID/status tells that matters here.
 type Status struct {
-	TGID    int
-	Parent  int
-	Tracer  int // 0: nobody traces it
-	Threads int
+	TGID   int
+	Tracer int // 0: nobody traces it
 }
 
 // ReadStatus reads the status of thread tid.
 func ReadStatus(tid int) (Status, error) {
-	b, err := os.ReadFile("/proc/" + strconv.Itoa(tid) + "/status")
+	var buf [4096]byte
+	b, err := readSmall(tid, "status", buf[:])
 	if err != nil {
-		return Status{}, fmt.Errorf("read the status of thread %d: %w", tid, err)
+		return Status{}, err
 	}
 	var s Status
 	for line := range strings.Lines(string(b)) {
 		key, value, _ := strings.Cut(line, ":")
 		field := map[string]*int{
-			"Tgid": &s.TGID, "PPid": &s.Parent, "TracerPid": &s.Tracer, "Threads": &s.Threads,
+			"Tgid": &s.TGID, "TracerPid": &s.Tracer,
 		}[key]
 		if field != nil {
 			*field, _ = strconv.Atoi(strings.TrimSpace(value))
@@ -286,25 +300,56 @@ func ReadStatus(tid int) (Status, error) {
 // while tid is held: it is its process's only thread, and neither its parent
 // (which vfork makes share it) nor a child does.
 func Alone(tid int) bool {
-	s, err := ReadStatus(tid)
-	if err != nil || s.Threads != 1 {
-		return false
-	}
-	others := []int{s.Parent}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", tid, tid))
+	var buf [4096]byte
+	b, err := readSmall(tid, "stat", buf[:])
 	if err != nil {
 		return false
 	}
-	for _, f := range strings.Fields(string(b)) {
-		pid, _ := strconv.Atoi(f)
-		others = append(others, pid)
+	parent, threads, ok := parseStat(b)
+	if !ok || threads != 1 || parent > 0 && !differ(tid, parent) {
+		return false
 	}
-	for _, pid := range others {
-		if pid > 0 && !differ(tid, pid) {
+	b, err = readSmall(tid, "task/"+strconv.Itoa(tid)+"/children", buf[:])
+	if err != nil || len(b) == len(buf) {
+		return false
+	}
+	for f := range bytes.FieldsSeq(b) {
+		child, err := strconv.Atoi(string(f))
+		if err != nil || !differ(tid, child) {
 			return false
 		}
 	}
 	return true
+}
+
+// parseStat finds the parent's process ID and the number of threads in what
+// /proc/PID/stat says (proc_pid_stat(5)), which the kernel writes several
+// times faster than /proc/PID/status.
+func parseStat(b []byte) (parent, threads int, ok bool) {
+	const ppid, numThreads = 1, 17 // fields after the name, which may contain anything
+	fields := bytes.Fields(b[bytes.LastIndexByte(b, ')')+1:])
+	if len(fields) <= numThreads {
+		return 0, 0, false
+	}
+	parent, errParent := strconv.Atoi(string(fields[ppid]))
+	threads, errThreads := strconv.Atoi(string(fields[numThreads]))
+	return parent, threads, errParent == nil && errThreads == nil
+}
+
+// readSmall reads as much of a file in /proc/TID as fits into buf. Programs
+// wait while we read such files, and [os.ReadFile] takes twice as long.
+func readSmall(tid int, name string, buf []byte) ([]byte, error) {
+	path := "/proc/" + strconv.Itoa(tid) + "/" + name
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", path, err)
+	}
+	defer unix.Close(fd)
+	n, err := unix.Read(fd, buf)
+	if err != nil {
+		return nil, fmt.Errorf("read %s: %w", path, err)
+	}
+	return buf[:n], nil
 }
 
 // differ reports whether two processes have different address spaces. It says

@@ -79,11 +79,16 @@ func TestUnmapped(t *testing.T) {
 	}
 	defer unix.Munmap(b)
 	middle := uint64(uintptr(unsafe.Pointer(&b[0]))) + size
-	if Unmapped(os.Getpid(), middle, size) {
+	a, err := OpenAddressSpace(os.Getpid())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer a.Close()
+	if a.Unmapped(middle, size) {
 		t.Error("a mapping is not seen")
 	}
 	const nothing = 0x1000 // below mmap_min_addr
-	if !Unmapped(os.Getpid(), nothing, size) {
+	if !a.Unmapped(nothing, size) {
 		t.Error("something is mapped at the bottom of memory")
 	}
 }
@@ -112,7 +117,7 @@ func TestStatus(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.TGID != os.Getpid() || s.Parent != os.Getppid() || s.Tracer != 0 || s.Threads < 2 {
+	if s.TGID != os.Getpid() || s.Tracer != 0 {
 		t.Errorf("status %+v", s)
 	}
 	if Alone(os.Getpid()) {
@@ -123,6 +128,33 @@ func TestStatus(t *testing.T) {
 	}
 	if _, err := ReadStatus(1 << 30); err == nil {
 		t.Error("a thread that cannot be has a status")
+	}
+}
+
+func TestParseStat(t *testing.T) {
+	for _, c := range []struct {
+		stat            string
+		parent, threads int
+		ok              bool
+	}{
+		{"7 (sh) S 5 7 7 34816 9 4194304 1 2 3 4 5 6 7 8 20 0 3 0 100 200", 5, 3, true},
+		{"7 (a) R 1 (b) S 5 7 7 34816 9 4194304 1 2 3 4 5 6 7 8 20 0 1", 5, 1, true},
+		{"7 (sh) S 5 7 7 34816 9 4194304 1 2 3 4 5 6 7 8 20 0", 0, 0, false},
+		{"7 (sh) S x 7 7 34816 9 4194304 1 2 3 4 5 6 7 8 20 0 1", 0, 1, false},
+		{"", 0, 0, false},
+	} {
+		parent, threads, ok := parseStat([]byte(c.stat))
+		if ok != c.ok || parent != c.parent || threads != c.threads {
+			t.Errorf("%q: parent %d, %d threads, %t", c.stat, parent, threads, ok)
+		}
+	}
+	var buf [4096]byte
+	b, err := readSmall(os.Getpid(), "stat", buf[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if parent, threads, ok := parseStat(b); !ok || parent != os.Getppid() || threads < 2 {
+		t.Errorf("this process: parent %d, %d threads, %t", parent, threads, ok)
 	}
 }
 
