@@ -200,7 +200,8 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	// The thread is on its way, and will wait for us a little.
 	const patience = 300 * time.Microsecond
 	for start := time.Now(); time.Since(start) < patience; {
-		if e.fill(tid, m, space, p, n.IP) == nil {
+		var first [1]byte
+		if tracee.Peek(tid, uint64(e.Base), first[:]) > 0 && e.fill(tid, m, space, p, n.IP) == nil {
 			return nil
 		}
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)

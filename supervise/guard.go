@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/internal/listener"
+	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
 // guard keeps a supervisor process running: it starts one, and another when
@@ -196,6 +197,7 @@ func superviseMain(extensions map[string]Open) error {
 	if !c.NoSyncWakeUp {
 		_ = l.SyncWakeUp() // an optimisation: kernels before 6.6 lack it
 	}
+	_ = tracee.QuietStops() // another one
 	e, err := newEngine(c, l, led)
 	if err != nil {
 		return err

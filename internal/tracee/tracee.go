@@ -51,6 +51,26 @@ func Seize(tid int) (*Thread, error) {
 	return t, nil
 }
 
+// QuietStops keeps the kernel from sending this process a signal for each stop
+// of an attached thread, which [Thread.Stopped] waits for anyway: the handler
+// of the Go runtime would run first, on whatever thread the kernel picks.
+func QuietStops() error {
+	const noChildStop = 1 // SA_NOCLDSTOP
+	var action struct{ handler, flags, restorer, mask uint64 } // struct sigaction, include/linux/signal_types.h
+	if err := sigaction(unix.SIGCHLD, nil, unsafe.Pointer(&action)); err != nil {
+		return err
+	}
+	action.flags |= noChildStop
+	return sigaction(unix.SIGCHLD, unsafe.Pointer(&action), nil)
+}
+
+func sigaction(sig unix.Signal, new, old unsafe.Pointer) error {
+	if _, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), uintptr(new), uintptr(old), sigSetBytes, 0, 0); errno != 0 {
+		return fmt.Errorf("change the action of %v: %w", sig, errno)
+	}
+	return nil
+}
+
 // ID is the thread's ID.
 func (t *Thread) ID() int { return t.tid }
 
