@@ -9,7 +9,10 @@ import (
 // Programs with a seccomp filter of their own.
 func TestOwnFilter(t *testing.T) {
 	each(t, "ownfilter.c", amd64Builds, []mode{bare, cloexec, moved, noPatch}, func(t *testing.T, m mode, program string) {
-		for _, what := range []string{"errno", "list", "strict"} {
+		for _, what := range []string{"errno", "list", "kill", "strict"} {
+			if what == "kill" && m.name == moved.name {
+				continue // moving a descriptor takes calls that the list does not have
+			}
 			t.Run(what, func(t *testing.T) {
 				r := m.run(t, program, what)
 				r.passed(t)

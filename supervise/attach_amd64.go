@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -52,15 +53,16 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 		return e.runInPlace(n, abi, c, p)
 	}
 	h, ok := e.header(tid)
-	switch {
-	case !ok && p.Want(c) == 0 && e.spare(n, c):
-		return nil
-	case !ok:
+	if !ok {
+		if p.Want(c) == 0 && e.spare(n, c) {
+			return nil
+		}
 		if vdso, ok := e.mayLand(tid); ok {
 			return e.land(n, p, vdso)
 		}
-		return e.runInPlace(n, abi, c, p)
-	case h.Flags&image.Cancels != 0 && c.Cancels:
+		ok = e.fillLate(tid, p)
+	}
+	if !ok || h.Flags&image.Cancels != 0 && c.Cancels {
 		return e.runInPlace(n, abi, c, p)
 	}
 	return e.divert(n, c, p)
@@ -144,19 +146,19 @@ func (e *engine) mayLand(tid int) (vdso uint64, ok bool) {
 	}
 	e.images.Lock()
 	defer e.images.Unlock()
-	if tried, ok := e.landings[tid]; ok && tried == vdso {
+	if tried, ok := e.landings[tid]; ok && tried.vdso == vdso {
 		return 0, false
 	}
 	if len(e.landings) >= maxPrograms {
 		clear(e.landings)
 	}
-	e.landings[tid] = vdso
+	e.landings[tid] = landing{vdso: vdso}
 	return vdso, true
 }
 
 // land makes the thread map an image by itself: it is sent to the landing
-// code, which comes back to the call when the image is there, and also when
-// anything goes wrong. Its call sites are diverted only when a second call
+// code, with its signals blocked, which comes back to the call when the image
+// is there, and also when anything goes wrong. Its call sites are diverted only when a second call
 // traps, unless a process of the same program has made one before: many
 // programs make just one.
 func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
@@ -181,9 +183,13 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	}
 	defer space.Close()
 	free := space.Unmapped(uint64(e.Base), image.Size)
+	mask, err := t.SigMask()
+	if err != nil {
+		return err
+	}
 	frame := image.LandingFrame{
 		DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax,
-		Thunk: uint64(image.ThunkAddress(e.Base, 0)), Site: r.Rip,
+		Thunk: uint64(image.ThunkAddress(e.Base, 0)), Site: r.Rip, Mask: uint64(mask),
 	}
 	sp := r.Rsp - redZone - image.LandingFrameSize
 	if err := m.Write(sp, frame.Marshal()); err != nil {
@@ -194,7 +200,20 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	r.Rdi, r.Rsi, r.Rdx = uint64(e.Base), image.Size, unix.PROT_READ|unix.PROT_EXEC
 	r.R10 = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE
 	r.R8, r.R9 = ^uint64(0), 0
-	if err := resume(t, r); err != nil || !free {
+	e.images.Lock()
+	if l, ok := e.landings[tid]; ok && l.vdso == vdso {
+		e.landings[tid] = landing{vdso, free}
+	}
+	e.images.Unlock()
+	if err := t.SetRegs(r); err != nil {
+		return err
+	}
+	// From here on it restores its own mask. A handler that runs now might run
+	// in call sites that are being changed.
+	if err := t.SetSigMask(tracee.AllSignals); err != nil {
+		return err
+	}
+	if err := t.Detach(0); err != nil || !free {
 		return err
 	}
 	// The thread is on its way, and will wait for us a little.
@@ -206,7 +225,7 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 		}
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
-	return nil // it will tell when it has landed
+	return nil // it will make its call once more
 }
 
 // again lets the thread make its call once more.
@@ -218,26 +237,67 @@ func (e *engine) again(n listener.Notification) error {
 	return resume(t, r)
 }
 
-// landed fills the image of a thread that has waited for it in vain.
-func (e *engine) landed(n listener.Notification) {
-	tid := int(n.TID)
-	if n.Args[1] == image.ArenaMapped {
-		e.answer(e.listener.Return(n.ID, e.setArena(tid, n.Args[0])))
-		return
+// fillLate fills the image of a thread that has waited for it in vain, and
+// makes its call once more. Whatever else is mapped at base is the program's.
+func (e *engine) fillLate(tid int, p *program) bool {
+	e.images.Lock()
+	defer e.images.Unlock()
+	if _, ok := e.header(tid); ok {
+		return true // it has just been filled
 	}
-	if uint32(n.Args[0]) == e.Base || mappedAt(tid, e.Base) {
+	if !e.landings[tid].free {
+		return false
+	}
+	space, err := tracee.OpenAddressSpace(tid)
+	if err != nil {
+		return false
+	}
+	defer space.Close()
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	return space.Reserved(uint64(e.Base), image.Size) && e.fillLocked(tid, m, space, p, 0) == nil
+}
+
+// ownFilters are the calls by which a program installs a seccomp filter of its
+// own. The strict mode is refused to programs that have a filter, as ours do.
+var ownFilters = []Trap{
+	{Nr: onNative(unix.SYS_PRCTL), When: []fdcall.Cond{{Arg: 0, Mask: 0xffffffff, Value: unix.PR_SET_SECCOMP}}},
+	{Nr: onNative(unix.SYS_SECCOMP), When: []fdcall.Cond{{Arg: 0, Mask: 0xffffffff, Value: unix.SECCOMP_SET_MODE_FILTER}}},
+}
+
+func onNative(nr int32) fdcall.Numbers {
+	n := fdcall.Numbers{fdcall.None, fdcall.None, fdcall.None, fdcall.None}
+	n[native] = nr
+	return n
+}
+
+// installsFilter reports whether a call is one of ownFilters.
+func installsFilter(abi fdcall.ABI, nr int32, args *[6]uint64) bool {
+	return slices.ContainsFunc(ownFilters, func(t Trap) bool {
+		c := fdcall.Call{Nr: t.Nr, When: t.When}
+		return t.Nr[abi] == nr && c.Matches(args)
+	})
+}
+
+// beforeFilter gives a program its image before it installs a filter, which
+// may punish the calls that landing makes: they are not the program's.
+func (e *engine) beforeFilter(n listener.Notification) {
+	tid := int(n.TID)
+	if _, ok := e.header(tid); !ok && tid != 0 {
 		p, err := e.program(tid)
-		if err == nil {
-			if m, err := tracee.OpenMemory(tid); err == nil {
-				if space, err := tracee.OpenAddressSpace(tid); err == nil {
-					_ = e.fill(tid, m, space, p, 0) // if it fails, the next call runs in place
-					space.Close()
+		if err == nil && !e.fillLate(tid, p) {
+			if vdso, ok := e.mayLand(tid); ok {
+				err := e.retryTraced(n, func() error { return e.land(n, p, vdso) })
+				if err == nil || errors.Is(err, tracee.ErrGone) {
+					return
 				}
-				m.Close()
 			}
 		}
 	}
-	e.answer(e.listener.Return(n.ID, 0))
+	e.answer(e.listener.Continue(n.ID))
 }
 
 // fill makes an image of the mapping at base, with a thunk for the call that
@@ -245,6 +305,10 @@ func (e *engine) landed(n listener.Notification) {
 func (e *engine) fill(tid int, m *tracee.Memory, space *tracee.AddressSpace, p *program, ret uint64) error {
 	e.images.Lock()
 	defer e.images.Unlock()
+	return e.fillLocked(tid, m, space, p, ret)
+}
+
+func (e *engine) fillLocked(tid int, m *tracee.Memory, space *tracee.AddressSpace, p *program, ret uint64) error {
 	if _, ok := e.header(tid); ok {
 		return nil // another thread of the address space was faster
 	}
@@ -270,22 +334,6 @@ func (e *engine) fill(tid int, m *tracee.Memory, space *tracee.AddressSpace, p *
 	}
 	delete(e.landings, tid)
 	return nil
-}
-
-// mappedAt reports whether the mapping at base is one that landing made
-// before, and nobody has filled.
-func mappedAt(tid int, base uint32) bool {
-	maps, err := tracee.Maps(tid)
-	if err != nil {
-		return false
-	}
-	for i := range maps {
-		m := &maps[i]
-		if m.Start <= uint64(base) && m.End >= uint64(base)+image.Size {
-			return m.Inode == 0 && m.Perm == "r-xp"
-		}
-	}
-	return false
 }
 
 // divert makes the call site of n lead to the stub: for ever if it can be

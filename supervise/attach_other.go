@@ -25,15 +25,18 @@ func (*Attached) ReadAt([]byte, int64) (int, error) { return 0, errImpossible }
 // Write writes to the program's memory.
 func (*Attached) Write(uint64, []byte) error { return errImpossible }
 
+var ownFilters []Trap
+
 // What an architecture must provide. [New] fails here, for want of a stub, so
 // that none of it is reached.
 
 func abiOf(listener.Notification) (fdcall.ABI, int32, bool) { return 0, 0, false }
 func isCancel(fdcall.ABI, int32) bool                       { return false }
-func (e *engine) landed(listener.Notification)              {}
+func installsFilter(fdcall.ABI, int32, *[6]uint64) bool     { return false }
 func (e *engine) runAdded(listener.Notification, fdcall.ABI, *fdcall.Added, bool) error {
 	return errImpossible
 }
 func (e *engine) cancels(listener.Notification)                                 {}
+func (e *engine) beforeFilter(listener.Notification)                            {}
 func (e *engine) enforce(listener.Notification, fdcall.ABI, *fdcall.Call) error { return errImpossible }
 func (e *engine) runWatched(listener.Notification, fdcall.ABI, Decision) error  { return errImpossible }

@@ -38,8 +38,8 @@ type engine struct {
 	images   sync.Mutex
 	programs map[string]*program
 	sites    sites
-	landings map[int]uint64 // thread: the vDSO of the image in which it has begun to land
-	spares   map[int]int    // thread of an exempt program: calls let through
+	landings map[int]landing // thread: where it has begun to land
+	spares   map[int]int     // thread of an exempt program: calls let through
 
 	awaited awaited
 	inPlace sync.Map     // tid: a call of this thread is being run in place
@@ -57,6 +57,12 @@ type program struct {
 	sets    map[fdcall.Want][]byte // what programs that ask need more; guarded by engine.images
 }
 
+// landing is a thread's attempt to map an image.
+type landing struct {
+	vdso uint64 // tells the program from others that the thread may execute
+	free bool   // nothing was mapped where the image was to be
+}
+
 func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	e := &engine{
 		config: c, listener: l, ledger: led,
@@ -65,7 +71,7 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		index:      make(map[*fdcall.Call]int),
 		programs:   make(map[string]*program),
 		sites:      newSites(),
-		landings:   make(map[int]uint64),
+		landings:   make(map[int]landing),
 		spares:     make(map[int]int),
 	}
 	calls := e.table.All()
@@ -147,14 +153,18 @@ func (e *engine) handle(n listener.Notification) {
 		return
 	}
 	switch {
-	case n.Nr == image.Landed && abi == fdcall.AMD64:
-		e.landed(n)
+	case n.Nr == image.Mapped && abi == native:
+		e.answer(e.listener.Return(n.ID, e.setArena(int(n.TID), n.Args[0])))
 		return
 	case isCancel(abi, nr):
 		e.cancels(n)
 		return
 	}
 	if e.extend(n, abi, nr) {
+		return
+	}
+	if installsFilter(abi, nr, &n.Args) {
+		e.beforeFilter(n)
 		return
 	}
 	if a, former := e.added(abi, nr, &n.Args); a != nil && n.TID != 0 {

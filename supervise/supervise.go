@@ -78,10 +78,13 @@ func New(o Options) (*Supervision, error) {
 	}
 	s := new(Supervision)
 	var traps []filter.Trap
-	numbers := []uint32{image.Landed}
+	numbers := []uint32{image.Mapped}
 	for _, a := range fdcall.AddedCalls() {
 		numbers = append(numbers, uint32(a.Nr))
 		traps = append(traps, filter.Trap{Nr: a.Former, When: a.Formerly})
+	}
+	for _, t := range ownFilters {
+		traps = append(traps, filter.Trap(t))
 	}
 	for _, x := range o.Extensions {
 		for _, t := range x.Traps {

@@ -1,6 +1,6 @@
 // A program with a seccomp filter of its own. The argument: "errno" refuses
-// one call, "list" allows only what it lists, "strict" is the strict mode, in
-// a child process.
+// one call, "list" allows only what it lists, "kill" kills for anything else,
+// "strict" is the strict mode, in a child process.
 #include "check.h"
 #include <stddef.h>
 #include <sys/prctl.h>
@@ -17,6 +17,7 @@ struct program {
 enum { LOAD = 0x20, EQUAL = 0x15, RETURN = 0x06 };
 #define ALLOW 0x7fff0000u
 #define ERRNO 0x00050000u
+#define KILL_PROCESS 0x80000000u
 #define SECCOMP 22 // PR_SET_SECCOMP
 
 static void install(struct instruction *code, int length)
@@ -62,7 +63,7 @@ static void refuses_one(void)
 }
 
 // A list made for this program alone: it does not know what we add.
-static void allows_listed(void)
+static void allows_listed(unsigned otherwise)
 {
 	static const int listed[] = {
 #ifdef SYS_open
@@ -77,7 +78,7 @@ static void allows_listed(void)
 		code[1 + 2 * i] = (struct instruction){EQUAL, 0, 1, listed[i]};
 		code[2 + 2 * i] = (struct instruction){RETURN, 0, 0, ALLOW};
 	}
-	code[2 * N + 1] = (struct instruction){RETURN, 0, 0, ERRNO | EPERM};
+	code[2 * N + 1] = (struct instruction){RETURN, 0, 0, otherwise};
 	if (getenv("WARM"))
 		calls();
 	install(code, 2 * N + 2);
@@ -115,7 +116,9 @@ int main(int argc, char **argv)
 	if (strcmp(argv[1], "errno") == 0)
 		refuses_one();
 	else if (strcmp(argv[1], "list") == 0)
-		allows_listed();
+		allows_listed(ERRNO | EPERM);
+	else if (strcmp(argv[1], "kill") == 0)
+		allows_listed(KILL_PROCESS);
 	else
 		strict();
 	return done();

@@ -40,9 +40,9 @@ const (
 	Filled   = 2 * 4096
 )
 
-// Landed is the number of the call by which a process says that it has mapped
-// its image (argument 0: the low half of mmap's result).
-const Landed = 2015
+// Mapped is the number of the call by which the stub tells the supervisor of
+// the arena that it has mapped for the process's syslets, at argument 0.
+const Mapped = 2015
 
 // StubSize is the length of the part of the mapping that holds the stub.
 const StubSize = indexAt
@@ -456,11 +456,7 @@ func ThunkAddress(base uint32, i int) uint32 { return base + thunksAt + uint32(i
 // the next one, at [NestedSize].
 func OwnThunk(base uint32) uint64 { return uint64(base) + ownThunkAt }
 
-// ArenaMapped as argument 1 of [Landed] says that argument 0 is the address of
-// a mapping of argument 2 bytes, for the process's syslets.
-const ArenaMapped = 1
-
-// ArenaSize is its size in bytes.
+// ArenaSize is the size of the arena in bytes.
 const ArenaSize = 4 << 20
 
 // NestedSize is how far above the frame of a call that is run for an added call
@@ -517,16 +513,18 @@ type LandingFrame struct {
 
 	Thunk uint64 // where to go on if the image has come to be
 	Site  uint64 // where to go on otherwise: the call that was trapped
+
+	Mask uint64 // the program's signal mask
 }
 
 // LandingFrameSize is the length of a [LandingFrame]; it lies directly below
 // the 128 bytes of the program's red zone.
-const LandingFrameSize = 72
+const LandingFrameSize = 80
 
 // Marshal returns the frame's bytes.
 func (f *LandingFrame) Marshal() []byte {
 	b := make([]byte, 0, LandingFrameSize)
-	for _, v := range []uint64{f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX, f.Thunk, f.Site} {
+	for _, v := range []uint64{f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX, f.Thunk, f.Site, f.Mask} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return b

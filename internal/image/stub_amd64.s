@@ -670,8 +670,7 @@ arena:
 	MOVL $SYS_madvise, AX
 	SYSCALL
 	MOVQ SI, DX
-	MOVL $1, SI
-	MOVL $2015, AX // Landed
+	MOVL $2015, AX // Mapped
 	SYSCALL
 	CMPQ AX, DI
 	JEQ  mapped
@@ -1455,33 +1454,47 @@ accept:
 
 // func landing()
 //
-// Runs in a process that has no image yet: maps it, and waits until the
-// supervisor has filled it and says so in the header; for longer waits it
-// makes the call by which the supervisor is told. Then it goes on at the call
-// that was trapped: through its thunk if there is one. It is entered with the
-// arguments of mmap, and with the program's registers on the stack below the
-// red zone, so that it needs nobody's help to come back.
+// Runs in a process that has no image yet: maps it, and waits for a while until
+// the supervisor has filled it and says so in the header. Then it goes on at
+// the call that was trapped: through its thunk if there is one. It is entered
+// with all signals blocked and the arguments of mmap, and with the program's
+// registers and signal mask on the stack below the red zone, so that it needs
+// nobody's help to come back.
 TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
-	MOVL AX, DI
+	MOVL AX, R8
 	MOVL $YIELDS, DX
 	TESTL AX, AX
-	JLE  tell
+	JLE  unmask
 yield:
 	MOVL $SYS_sched_yield, AX // the supervisor may be waiting for our CPU
 	SYSCALL
 	MOVL $PAUSES, CX
 pause:
-	CMPL HEADER_READY(DI), $0
-	JNE  there
+	CMPL HEADER_READY(R8), $0
+	JNE  unmask
 	PAUSE
 	DECL CX
 	JNE  pause
 	DECL DX
 	JNE  yield
-tell:
-	MOVL $2015, AX // Landed
+unmask:
+	MOVL $SYS_rt_sigprocmask, AX
+	MOVL $2, DI // SIG_SETMASK
+	LEAQ 72(SP), SI
+	XORL DX, DX
+	MOVL $8, R10
 	SYSCALL
+	TESTL R8, R8
+	JLE  site
+	CMPL HEADER_READY(R8), $0
+	JEQ  site
+	// The first thunk is this call's, unless another thread landed as well.
+	MOVQ 56(SP), CX
+	MOVQ 64(SP), DX
+	ADDQ $2, DX
+	CMPQ DX, THUNK_RETURN(CX)
+	JEQ  thunk
 site:
 	POPQ DI
 	POPQ SI
@@ -1492,15 +1505,9 @@ site:
 	POPQ AX
 	LEAQ 8(SP), SP
 	POPQ CX
-	LEAQ 128(SP), SP
+	LEAQ (8+128)(SP), SP
 	JMP  CX
-there:
-	// The first thunk is this call's, unless another thread landed as well.
-	MOVQ 56(SP), CX
-	MOVQ 64(SP), DX
-	ADDQ $2, DX
-	CMPQ DX, THUNK_RETURN(CX)
-	JNE  site
+thunk:
 	POPQ DI
 	POPQ SI
 	POPQ DX
@@ -1509,7 +1516,7 @@ there:
 	POPQ R9
 	POPQ AX
 	POPQ CX
-	LEAQ (128+8)(SP), SP
+	LEAQ (8+8+128)(SP), SP
 	JMP  CX
 	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
 

@@ -145,6 +145,19 @@ func (a *AddressSpace) Unmapped(address, size uint64) bool {
 	return err == nil && !slices.ContainsFunc(all, func(m Mapping) bool { return m.End > address && m.Start < address+size })
 }
 
+// Reserved reports whether the size bytes at address are executable memory of
+// no file, all zeros, that the process cannot write to.
+func (a *AddressSpace) Reserved(address, size uint64) bool {
+	all, err := Maps(a.tid)
+	if err != nil || !slices.ContainsFunc(all, func(m Mapping) bool {
+		return m.Start <= address && m.End >= address+size && m.Inode == 0 && m.Perm == "r-xp"
+	}) {
+		return false
+	}
+	b := make([]byte, size)
+	return Peek(a.tid, address, b) == len(b) && len(bytes.TrimLeft(b, "\x00")) == 0
+}
+
 // Writable reports whether the process that tid belongs to may write to the
 // size bytes at address.
 func Writable(tid int, address, size uint64) bool {
