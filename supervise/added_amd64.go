@@ -42,14 +42,12 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 	}
 	inPlace := abi != native || q.call != nil && e.trapped(q.call)
 	h, ok := e.header(tid)
-	if !ok && !inPlace {
+	switch {
+	case inPlace:
+	case !ok:
 		if vdso, ok := e.mayLand(tid); ok {
 			return e.land(n, p, vdso)
 		}
-		ok = e.fillLate(tid, p)
-	}
-	switch {
-	case inPlace, !ok:
 	case h.Flags&image.Cancels != 0 && q.call != nil && q.call.Cancels:
 	case e.inImage(n) && h.Sets&(1<<q.asked) != 0: // the stub has left it to us
 	default:

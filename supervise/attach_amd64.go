@@ -60,9 +60,9 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 		if vdso, ok := e.mayLand(tid); ok {
 			return e.land(n, p, vdso)
 		}
-		ok = e.fillLate(tid, p)
+		return e.runInPlace(n, abi, c, p)
 	}
-	if !ok || h.Flags&image.Cancels != 0 && c.Cancels {
+	if h.Flags&image.Cancels != 0 && c.Cancels {
 		return e.runInPlace(n, abi, c, p)
 	}
 	return e.divert(n, c, p)
@@ -225,7 +225,7 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 		}
 		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 	}
-	return nil // it will make its call once more
+	return nil // it will tell when it has landed
 }
 
 // again lets the thread make its call once more.
@@ -237,28 +237,45 @@ func (e *engine) again(n listener.Notification) error {
 	return resume(t, r)
 }
 
-// fillLate fills the image of a thread that has waited for it in vain, and
-// makes its call once more. Whatever else is mapped at base is the program's.
-func (e *engine) fillLate(tid int, p *program) bool {
+// tells reports whether a thread that lands has made the call of n.
+func (e *engine) tells(n listener.Notification) bool {
+	const page = 4096 // the vDSO begins with one
+	if (n.IP-e.cave-e.told)%page != 0 || n.TID == 0 {
+		return false
+	}
+	vdso, err := tracee.VDSO(int(n.TID))
+	return err == nil && n.IP == vdso+e.cave+e.told
+}
+
+// landed fills the image of a thread that has landed and waited for it in vain.
+func (e *engine) landed(n listener.Notification) {
+	tid := int(n.TID)
+	if p, err := e.program(tid); err == nil {
+		_ = e.fillLate(tid, p) // if it fails, its calls run in place
+	}
+	e.answer(e.listener.Return(n.ID, 0))
+}
+
+func (e *engine) fillLate(tid int, p *program) error {
 	e.images.Lock()
 	defer e.images.Unlock()
-	if _, ok := e.header(tid); ok {
-		return true // it has just been filled
-	}
-	if !e.landings[tid].free {
-		return false
+	if l, known := e.landings[tid]; known && !l.free {
+		return nil // what is mapped at base is the program's
 	}
 	space, err := tracee.OpenAddressSpace(tid)
 	if err != nil {
-		return false
+		return err
 	}
 	defer space.Close()
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
-		return false
+		return err
 	}
 	defer m.Close()
-	return space.Reserved(uint64(e.Base), image.Size) && e.fillLocked(tid, m, space, p, 0) == nil
+	if _, ok := e.header(tid); !ok && !space.Reserved(uint64(e.Base), image.Size) {
+		return errImpossible
+	}
+	return e.fillLocked(tid, m, space, p, 0)
 }
 
 // ownFilters are the calls by which a program installs a seccomp filter of its
@@ -288,12 +305,10 @@ func (e *engine) beforeFilter(n listener.Notification) {
 	tid := int(n.TID)
 	if _, ok := e.header(tid); !ok && tid != 0 {
 		p, err := e.program(tid)
-		if err == nil && !e.fillLate(tid, p) {
-			if vdso, ok := e.mayLand(tid); ok {
-				err := e.retryTraced(n, func() error { return e.land(n, p, vdso) })
-				if err == nil || errors.Is(err, tracee.ErrGone) {
-					return
-				}
+		if vdso, ok := e.mayLand(tid); ok && err == nil {
+			err := e.retryTraced(n, func() error { return e.land(n, p, vdso) })
+			if err == nil || errors.Is(err, tracee.ErrGone) {
+				return
 			}
 		}
 	}

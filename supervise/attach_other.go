@@ -37,6 +37,9 @@ func (e *engine) runAdded(listener.Notification, fdcall.ABI, *fdcall.Added, bool
 	return errImpossible
 }
 func (e *engine) cancels(listener.Notification)                                 {}
+func (e *engine) tells(listener.Notification) bool                              { return false }
+func (e *engine) landed(listener.Notification)                                  {}
+func (e *engine) setArena(int, uint64) int64                                    { return 0 }
 func (e *engine) beforeFilter(listener.Notification)                            {}
 func (e *engine) enforce(listener.Notification, fdcall.ABI, *fdcall.Call) error { return errImpossible }
 func (e *engine) runWatched(listener.Notification, fdcall.ABI, Decision) error  { return errImpossible }

@@ -29,6 +29,7 @@ type engine struct {
 	extensions []loaded
 	landing    []byte
 	issued     uint32 // where in the image the stub's call returns
+	told       uint64 // where in the landing code its last call returns
 	cave       uint64 // where in the vDSO landing goes
 	caveErr    error
 
@@ -85,6 +86,11 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	if e.issued, err = image.Issued(); err != nil {
 		return nil, err
 	}
+	told, err := image.LandingTold()
+	if err != nil {
+		return nil, err
+	}
+	e.told = uint64(told)
 	e.cave, e.caveErr = tracee.VDSOCave(len(e.landing))
 	return e, nil
 }
@@ -158,6 +164,10 @@ func (e *engine) handle(n listener.Notification) {
 		return
 	case isCancel(abi, nr):
 		e.cancels(n)
+		return
+	}
+	if abi == native && e.tells(n) {
+		e.landed(n)
 		return
 	}
 	if e.extend(n, abi, nr) {

@@ -507,6 +507,16 @@ func ThunksLen(n uint32) int { return int(n) * thunkSize }
 // Landing returns the code that a process without an image runs to map one.
 func Landing() ([]byte, error) { return landingText() }
 
+// LandingTold returns the offset, in what [Landing] returns, behind the call by
+// which a process says that it has mapped its image, or could not: the program's
+// own call, so that a seccomp filter of its own lets it pass. Its result does
+// not matter.
+func LandingTold() (int, error) {
+	code, err := Landing()
+	syscall := []byte{0x0f, 0x05}
+	return bytes.LastIndex(code, syscall) + len(syscall), err
+}
+
 // LandingFrame is what Landing takes from the stack, from the lowest address on.
 type LandingFrame struct {
 	DI, SI, DX, R10, R8, R9, AX uint64

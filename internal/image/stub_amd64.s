@@ -1454,18 +1454,19 @@ accept:
 
 // func landing()
 //
-// Runs in a process that has no image yet: maps it, and waits for a while until
-// the supervisor has filled it and says so in the header. Then it goes on at
-// the call that was trapped: through its thunk if there is one. It is entered
-// with all signals blocked and the arguments of mmap, and with the program's
-// registers and signal mask on the stack below the red zone, so that it needs
-// nobody's help to come back.
+// Runs in a process that has no image yet: maps it, and waits until the
+// supervisor has filled it and says so in the header; for longer waits it makes
+// the program's call, which traps and so tells the supervisor. Then it goes on
+// at the call that was trapped: through its thunk if there is one. It is
+// entered with all signals blocked and the arguments of mmap, and with the
+// program's registers and signal mask on the stack below the red zone, so that
+// it needs nobody's help to come back.
 TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
 	MOVL AX, R8
 	MOVL $YIELDS, DX
 	TESTL AX, AX
-	JLE  unmask
+	JLE  tell
 yield:
 	MOVL $SYS_sched_yield, AX // the supervisor may be waiting for our CPU
 	SYSCALL
@@ -1478,6 +1479,7 @@ pause:
 	JNE  pause
 	DECL DX
 	JNE  yield
+	JMP  tell
 unmask:
 	MOVL $SYS_rt_sigprocmask, AX
 	MOVL $2, DI // SIG_SETMASK
@@ -1518,6 +1520,17 @@ thunk:
 	POPQ CX
 	LEAQ (8+8+128)(SP), SP
 	JMP  CX
+tell: // by the last call in this text: see LandingTold
+	MOVQ 0(SP), DI
+	MOVQ 8(SP), SI
+	MOVQ 16(SP), DX
+	MOVQ 24(SP), R10
+	MOVQ 32(SP), R8
+	MOVQ 40(SP), R9
+	MOVQ 48(SP), AX
+	SYSCALL
+	XORL R8, R8
+	JMP  unmask
 	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
 
 TEXT ·stubAddress(SB), NOSPLIT, $0-8
