@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -58,7 +57,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 			return nil
 		}
 		if vdso, ok := e.mayLand(tid); ok {
-			return e.land(n, p, vdso)
+			return e.land(n, vdso)
 		}
 		return e.runInPlace(n, abi, c, p)
 	}
@@ -149,20 +148,25 @@ func (e *engine) mayLand(tid int) (vdso uint64, ok bool) {
 	if tried, ok := e.landings[tid]; ok && tried.vdso == vdso {
 		return 0, false
 	}
-	if len(e.landings) >= maxPrograms {
-		clear(e.landings)
-	}
-	e.landings[tid] = landing{vdso: vdso}
 	return vdso, true
 }
 
+// noteLanding remembers a landing, which is then not tried again.
+func (e *engine) noteLanding(tid int, l landing) {
+	e.images.Lock()
+	defer e.images.Unlock()
+	if len(e.landings) >= maxPrograms {
+		clear(e.landings)
+	}
+	e.landings[tid] = l
+}
+
 // land makes the thread map an image by itself: it is sent to the landing
-// code, with its signals blocked, which comes back to the call when the image
-// is there, and also when anything goes wrong. Its call sites are diverted only when a second call
-// traps, unless a process of the same program has made one before: many
-// programs make just one.
-func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
+// code, with its signals blocked, which tells when that is done (see landed)
+// and comes back to the call, also when anything goes wrong.
+func (e *engine) land(n listener.Notification, vdso uint64) error {
 	tid := int(n.TID)
+	e.noteLanding(tid, landing{vdso: vdso})
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
 		return err
@@ -175,36 +179,25 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	if err != nil {
 		return err
 	}
-	// The mapping will be this thread's to make, and ours to fill, if nothing
-	// is there yet.
-	space, err := tracee.OpenAddressSpace(tid)
-	if err != nil {
-		return errors.Join(err, resume(t, r))
-	}
-	defer space.Close()
-	free := space.Unmapped(uint64(e.Base), image.Size)
 	mask, err := t.SigMask()
 	if err != nil {
 		return err
 	}
 	frame := image.LandingFrame{
 		DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax,
-		Thunk: uint64(image.ThunkAddress(e.Base, 0)), Site: r.Rip, Mask: uint64(mask),
+		Site: r.Rip, Mask: uint64(mask),
 	}
 	sp := r.Rsp - redZone - image.LandingFrameSize
 	if err := m.Write(sp, frame.Marshal()); err != nil {
 		return resume(t, r) // there is no stack
 	}
+	// The mapping will be this thread's, and ours to fill, if nothing is there yet.
+	e.noteLanding(tid, landing{vdso: vdso, free: tracee.Unmapped(tid, uint64(e.Base), image.Size), ret: n.IP})
 	r.Rsp, r.Rip = sp, vdso+e.cave
 	r.Rax = unix.SYS_MMAP
 	r.Rdi, r.Rsi, r.Rdx = uint64(e.Base), image.Size, unix.PROT_READ|unix.PROT_EXEC
 	r.R10 = unix.MAP_PRIVATE | unix.MAP_ANONYMOUS | unix.MAP_FIXED_NOREPLACE
 	r.R8, r.R9 = ^uint64(0), 0
-	e.images.Lock()
-	if l, ok := e.landings[tid]; ok && l.vdso == vdso {
-		e.landings[tid] = landing{vdso, free}
-	}
-	e.images.Unlock()
 	if err := t.SetRegs(r); err != nil {
 		return err
 	}
@@ -213,19 +206,7 @@ func (e *engine) land(n listener.Notification, p *program, vdso uint64) error {
 	if err := t.SetSigMask(tracee.AllSignals); err != nil {
 		return err
 	}
-	if err := t.Detach(0); err != nil || !free {
-		return err
-	}
-	// The thread is on its way, and will wait for us a little.
-	const patience = 300 * time.Microsecond
-	for start := time.Now(); time.Since(start) < patience; {
-		var first [1]byte
-		if tracee.Peek(tid, uint64(e.Base), first[:]) > 0 && e.fill(tid, m, space, p, n.IP) == nil {
-			return nil
-		}
-		_, _, _ = unix.RawSyscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
-	}
-	return nil // it will tell when it has landed
+	return t.Detach(0)
 }
 
 // again lets the thread make its call once more.
@@ -243,39 +224,22 @@ func (e *engine) tells(n listener.Notification) bool {
 	if (n.IP-e.cave-e.told)%page != 0 || n.TID == 0 {
 		return false
 	}
-	vdso, err := tracee.VDSO(int(n.TID))
-	return err == nil && n.IP == vdso+e.cave+e.told
-}
-
-// landed fills the image of a thread that has landed and waited for it in vain.
-func (e *engine) landed(n listener.Notification) {
-	tid := int(n.TID)
-	if p, err := e.program(tid); err == nil {
-		_ = e.fillLate(tid, p) // if it fails, its calls run in place
-	}
-	e.answer(e.listener.Return(n.ID, 0))
-}
-
-func (e *engine) fillLate(tid int, p *program) error {
 	e.images.Lock()
-	defer e.images.Unlock()
-	if l, known := e.landings[tid]; known && !l.free {
-		return nil // what is mapped at base is the program's
+	l, known := e.landings[int(n.TID)]
+	e.images.Unlock()
+	if !known { // a supervisor before us may have sent it there
+		l.vdso, _ = tracee.VDSO(int(n.TID))
 	}
-	space, err := tracee.OpenAddressSpace(tid)
+	return n.IP == l.vdso+e.cave+e.told
+}
+
+// landed fills the image of a thread that has landed, and sends it there.
+func (e *engine) landed(n listener.Notification) {
+	to, err := e.fill(int(n.TID))
 	if err != nil {
-		return err
+		to = 0 // back to its call: its calls run in place
 	}
-	defer space.Close()
-	m, err := tracee.OpenMemory(tid)
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	if _, ok := e.header(tid); !ok && !space.Reserved(uint64(e.Base), image.Size) {
-		return errImpossible
-	}
-	return e.fillLocked(tid, m, space, p, 0)
+	e.answer(e.listener.Return(n.ID, int64(to)))
 }
 
 // ownFilters are the calls by which a program installs a seccomp filter of its
@@ -304,9 +268,8 @@ func installsFilter(abi fdcall.ABI, nr int32, args *[6]uint64) bool {
 func (e *engine) beforeFilter(n listener.Notification) {
 	tid := int(n.TID)
 	if _, ok := e.header(tid); !ok && tid != 0 {
-		p, err := e.program(tid)
-		if vdso, ok := e.mayLand(tid); ok && err == nil {
-			err := e.retryTraced(n, func() error { return e.land(n, p, vdso) })
+		if vdso, ok := e.mayLand(tid); ok {
+			err := e.retryTraced(n, func() error { return e.land(n, vdso) })
 			if err == nil || errors.Is(err, tracee.ErrGone) {
 				return
 			}
@@ -315,40 +278,48 @@ func (e *engine) beforeFilter(n listener.Notification) {
 	e.answer(e.listener.Continue(n.ID))
 }
 
-// fill makes an image of the mapping at base, with a thunk for the call that
-// ends at ret if that is not 0.
-func (e *engine) fill(tid int, m *tracee.Memory, space *tracee.AddressSpace, p *program, ret uint64) error {
+// fill makes an image of the mapping at base, and returns the thunk for the
+// call of the thread that has mapped it, or 0. Its call sites are diverted only
+// when a second call traps, unless a process of the same program has made one
+// before: many programs make just one.
+func (e *engine) fill(tid int) (thunk uint32, err error) {
+	p, err := e.program(tid)
+	if err != nil {
+		return 0, err
+	}
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return 0, err
+	}
+	defer m.Close()
 	e.images.Lock()
 	defer e.images.Unlock()
-	return e.fillLocked(tid, m, space, p, ret)
-}
-
-func (e *engine) fillLocked(tid int, m *tracee.Memory, space *tracee.AddressSpace, p *program, ret uint64) error {
 	if _, ok := e.header(tid); ok {
-		return nil // another thread of the address space was faster
+		return 0, nil // another thread of the address space was faster
+	}
+	l, known := e.landings[tid]
+	if known && !l.free || !known && !tracee.Reserved(tid, uint64(e.Base), image.Size) {
+		return 0, errImpossible // what is mapped there is the program's
 	}
 	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}
-	if ret != 0 {
-		s.add(ret)
+	if l.ret != 0 {
+		thunk = image.ThunkAddress(e.Base, s.add(l.ret))
 	}
 	if err := m.Write(uint64(e.Base)+image.FilledAt, p.code.Bytes(s.header, s.thunks)); err != nil {
-		return err
+		return 0, err
 	}
 	if err := s.writeHeader(); err != nil {
-		return err
+		return 0, err
 	}
 	if p.repeats.Load() && !e.NoPatch {
-		if maps, err := space.Code(); err == nil {
+		if maps, err := tracee.CodeMaps(tid); err == nil {
 			_ = e.patchKnown(s, maps, aloneOnce(tid)) // or when it traps again
 		}
 	}
-	s.header.Ready = 1
-	err := counting(&e.ledger.images, func() error { return counting(&e.ledger.programs, s.writeHeader) })
-	if err != nil {
-		return err
-	}
+	e.ledger.images.Add(1)
+	e.ledger.programs.Add(1)
 	delete(e.landings, tid)
-	return nil
+	return thunk, nil
 }
 
 // divert makes the call site of n lead to the stub: for ever if it can be

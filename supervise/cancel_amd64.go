@@ -26,9 +26,8 @@ func (e *engine) cancels(n listener.Notification) {
 	tid := int(n.TID)
 	if _, ok := e.header(tid); !ok {
 		// The mark lives in the image: make one, the call comes back.
-		p, err := e.program(tid)
-		if vdso, ok := e.mayLand(tid); ok && err == nil {
-			if err := e.land(n, p, vdso); err == nil || errors.Is(err, tracee.ErrGone) {
+		if vdso, ok := e.mayLand(tid); ok {
+			if err := e.land(n, vdso); err == nil || errors.Is(err, tracee.ErrGone) {
 				return
 			}
 		}

@@ -62,6 +62,7 @@ type program struct {
 type landing struct {
 	vdso uint64 // tells the program from others that the thread may execute
 	free bool   // nothing was mapped where the image was to be
+	ret  uint64 // where the call returns that it has interrupted
 }
 
 func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {

@@ -86,11 +86,10 @@ type Header struct {
 	Owner  uint32 // thread group that was last seen to own the image
 	Sets   uint32 // bit w is set if the rows for asked properties w are there
 	Arena  uint64 // where the process keeps its syslets, or 0
-	Ready  uint32 // 1 when the thread that has landed may go on
 }
 
 // HeaderSize is the length of a [Header] in memory.
-const HeaderSize = 40
+const HeaderSize = 32
 
 // Flags are facts about an image.
 type Flags uint32
@@ -110,9 +109,7 @@ func (h *Header) Marshal() []byte {
 	b = binary.LittleEndian.AppendUint32(b, uint32(h.Flags))
 	b = binary.LittleEndian.AppendUint32(b, h.Owner)
 	b = binary.LittleEndian.AppendUint32(b, h.Sets)
-	b = binary.LittleEndian.AppendUint64(b, h.Arena)
-	b = binary.LittleEndian.AppendUint32(b, h.Ready)
-	return binary.LittleEndian.AppendUint32(b, 0)
+	return binary.LittleEndian.AppendUint64(b, h.Arena)
 }
 
 // ParseHeader reads a header out of a process's memory. It reports false if
@@ -128,7 +125,6 @@ func ParseHeader(b []byte, magic uint64) (Header, bool) {
 		Owner:  binary.LittleEndian.Uint32(b[16:]),
 		Sets:   binary.LittleEndian.Uint32(b[20:]),
 		Arena:  binary.LittleEndian.Uint64(b[24:]),
-		Ready:  binary.LittleEndian.Uint32(b[32:]),
 	}
 	return h, h.Magic == magic && h.Thunks <= MaxThunks
 }
@@ -509,32 +505,34 @@ func Landing() ([]byte, error) { return landingText() }
 
 // LandingTold returns the offset, in what [Landing] returns, behind the call by
 // which a process says that it has mapped its image, or could not: the program's
-// own call, so that a seccomp filter of its own lets it pass. Its result does
-// not matter.
+// own call, so that a seccomp filter of its own lets it pass. A positive result
+// is the address at which to go on.
 func LandingTold() (int, error) {
 	code, err := Landing()
+	if err != nil {
+		return 0, err
+	}
 	syscall := []byte{0x0f, 0x05}
-	return bytes.LastIndex(code, syscall) + len(syscall), err
+	mmap := bytes.Index(code, syscall) + len(syscall)
+	return mmap + bytes.Index(code[mmap:], syscall) + len(syscall), nil
 }
 
 // LandingFrame is what Landing takes from the stack, from the lowest address on.
 type LandingFrame struct {
 	DI, SI, DX, R10, R8, R9, AX uint64
 
-	Thunk uint64 // where to go on if the image has come to be
-	Site  uint64 // where to go on otherwise: the call that was trapped
-
+	Site uint64 // where to go on: the call that was trapped
 	Mask uint64 // the program's signal mask
 }
 
 // LandingFrameSize is the length of a [LandingFrame]; it lies directly below
 // the 128 bytes of the program's red zone.
-const LandingFrameSize = 80
+const LandingFrameSize = 72
 
 // Marshal returns the frame's bytes.
 func (f *LandingFrame) Marshal() []byte {
 	b := make([]byte, 0, LandingFrameSize)
-	for _, v := range []uint64{f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX, f.Thunk, f.Site, f.Mask} {
+	for _, v := range []uint64{f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX, f.Site, f.Mask} {
 		b = binary.LittleEndian.AppendUint64(b, v)
 	}
 	return b

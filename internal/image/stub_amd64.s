@@ -19,7 +19,6 @@
 #define SETSIZE 0x1700
 #define HEADER_SETS (HEADER+20) // which of them are there
 #define HEADER_ARENA (HEADER+24) // where syslets are kept, or 0
-#define HEADER_READY (HEADER+32) // 1 when the thread that landed may go on
 #define KINDS 0x4600 // one byte for each system call number: may it block?
 #define TRIEDTHUNK 0x2b60 // leads to what follows a non-blocking attempt
 #define HELPERTHUNK 0x2b80 // leads to what follows a helper's call
@@ -179,11 +178,8 @@
 #define FUTEX_WAIT 0
 #define FUTEX_WAKE_OP 5
 #define ADD_ONE 0x10001000 // FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_EQ, 0)
-
-// Each pause takes some 50 cycles; a yield on a busy CPU may take milliseconds.
-#define PAUSES 500
-#define YIELDS 25
 #define SYS_sched_yield 24
+
 #define SYS_process_vm_readv 310
 #define SYS_process_vm_writev 311
 #define SYS_getpid 39
@@ -1454,73 +1450,13 @@ accept:
 
 // func landing()
 //
-// Runs in a process that has no image yet: maps it, and waits until the
-// supervisor has filled it and says so in the header; for longer waits it makes
-// the program's call, which traps and so tells the supervisor. Then it goes on
-// at the call that was trapped: through its thunk if there is one. It is
-// entered with all signals blocked and the arguments of mmap, and with the
-// program's registers and signal mask on the stack below the red zone, so that
-// it needs nobody's help to come back.
+// Runs in a process that has no image yet: maps it, and makes the program's
+// call, which traps and so tells the supervisor; its answer says where to go
+// on, or else it is at the call. It is entered with all signals blocked and the
+// arguments of mmap, and with the program's registers and signal mask on the
+// stack below the red zone, so that it needs nobody's help to come back.
 TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
-	MOVL AX, R8
-	MOVL $YIELDS, DX
-	TESTL AX, AX
-	JLE  tell
-yield:
-	MOVL $SYS_sched_yield, AX // the supervisor may be waiting for our CPU
-	SYSCALL
-	MOVL $PAUSES, CX
-pause:
-	CMPL HEADER_READY(R8), $0
-	JNE  unmask
-	PAUSE
-	DECL CX
-	JNE  pause
-	DECL DX
-	JNE  yield
-	JMP  tell
-unmask:
-	MOVL $SYS_rt_sigprocmask, AX
-	MOVL $2, DI // SIG_SETMASK
-	LEAQ 72(SP), SI
-	XORL DX, DX
-	MOVL $8, R10
-	SYSCALL
-	TESTL R8, R8
-	JLE  site
-	CMPL HEADER_READY(R8), $0
-	JEQ  site
-	// The first thunk is this call's, unless another thread landed as well.
-	MOVQ 56(SP), CX
-	MOVQ 64(SP), DX
-	ADDQ $2, DX
-	CMPQ DX, THUNK_RETURN(CX)
-	JEQ  thunk
-site:
-	POPQ DI
-	POPQ SI
-	POPQ DX
-	POPQ R10
-	POPQ R8
-	POPQ R9
-	POPQ AX
-	LEAQ 8(SP), SP
-	POPQ CX
-	LEAQ (8+128)(SP), SP
-	JMP  CX
-thunk:
-	POPQ DI
-	POPQ SI
-	POPQ DX
-	POPQ R10
-	POPQ R8
-	POPQ R9
-	POPQ AX
-	POPQ CX
-	LEAQ (8+8+128)(SP), SP
-	JMP  CX
-tell: // by the last call in this text: see LandingTold
 	MOVQ 0(SP), DI
 	MOVQ 8(SP), SI
 	MOVQ 16(SP), DX
@@ -1528,9 +1464,27 @@ tell: // by the last call in this text: see LandingTold
 	MOVQ 32(SP), R8
 	MOVQ 40(SP), R9
 	MOVQ 48(SP), AX
+	SYSCALL // LandingTold
+	TESTQ AX, AX
+	JLE  site
+	MOVQ AX, 56(SP)
+site:
+	MOVL $SYS_rt_sigprocmask, AX
+	MOVL $2, DI // SIG_SETMASK
+	LEAQ 64(SP), SI
+	XORL DX, DX
+	MOVL $8, R10
 	SYSCALL
-	XORL R8, R8
-	JMP  unmask
+	POPQ DI
+	POPQ SI
+	POPQ DX
+	POPQ R10
+	POPQ R8
+	POPQ R9
+	POPQ AX
+	POPQ CX
+	LEAQ (8+128)(SP), SP
+	JMP  CX
 	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
 
 TEXT ·stubAddress(SB), NOSPLIT, $0-8

@@ -78,46 +78,35 @@ const (
 	procmapFileBacked   = 0x20
 )
 
-// AddressSpace tells what is mapped in a process, as long as it runs the same program.
-type AddressSpace struct{ tid, fd int }
-
-// OpenAddressSpace opens the mappings of the process that tid belongs to.
-func OpenAddressSpace(tid int) (*AddressSpace, error) {
-	fd, err := unix.Open("/proc/"+strconv.Itoa(tid)+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// openMaps opens the mappings of the process that tid belongs to.
+func openMaps(tid int) (fd int, err error) {
+	fd, err = unix.Open("/proc/"+strconv.Itoa(tid)+"/maps", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
-		return nil, fmt.Errorf("open the mappings of process %d: %w", tid, err)
+		return 0, fmt.Errorf("open the mappings of process %d: %w", tid, err)
 	}
-	return &AddressSpace{tid, fd}, nil
+	return fd, nil
 }
 
-// Close closes it.
-func (a *AddressSpace) Close() error { return unix.Close(a.fd) }
-
-// query asks about one mapping. It fails with ENOENT if there is none, and with
+// ask asks about one mapping. It fails with ENOENT if there is none, and with
 // other errors on older kernels.
-func (a *AddressSpace) query(q *procmapQuery) unix.Errno {
+func (q *procmapQuery) ask(fd int) unix.Errno {
 	q.size = uint64(unsafe.Sizeof(*q))
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(a.fd), procmapQueryRequest, uintptr(unsafe.Pointer(q)))
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), procmapQueryRequest, uintptr(unsafe.Pointer(q)))
 	return errno
 }
 
 // CodeMaps returns the executable mappings of files in the process that tid
 // belongs to. Their paths may be missing.
 func CodeMaps(tid int) ([]Mapping, error) {
-	a, err := OpenAddressSpace(tid)
+	fd, err := openMaps(tid)
 	if err != nil {
 		return nil, err
 	}
-	defer a.Close()
-	return a.Code()
-}
-
-// Code returns the executable mappings of files. Their paths may be missing.
-func (a *AddressSpace) Code() ([]Mapping, error) {
+	defer unix.Close(fd)
 	var all []Mapping
 	for q := (procmapQuery{}); ; q = (procmapQuery{address: q.end}) {
 		q.flags = procmapExecutable | procmapNext | procmapFileBacked
-		switch a.query(&q) {
+		switch q.ask(fd) {
 		case 0:
 			all = append(all, Mapping{
 				Start: q.start, End: q.end, Perm: "r-xp", Offset: q.offset, Inode: q.ino,
@@ -126,36 +115,42 @@ func (a *AddressSpace) Code() ([]Mapping, error) {
 		case unix.ENOENT:
 			return all, nil
 		default: // an older kernel
-			all, err := Maps(a.tid)
+			all, err := Maps(tid)
 			return slices.DeleteFunc(all, func(m Mapping) bool { return !m.Executable() || m.Inode == 0 }), err
 		}
 	}
 }
 
-// Unmapped reports whether nothing is mapped in the size bytes at address.
-func (a *AddressSpace) Unmapped(address, size uint64) bool {
+// Unmapped reports whether the process that tid belongs to has nothing mapped
+// in the size bytes at address.
+func Unmapped(tid int, address, size uint64) bool {
+	fd, err := openMaps(tid)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
 	q := procmapQuery{flags: procmapNext, address: address}
-	switch a.query(&q) {
+	switch q.ask(fd) {
 	case 0:
 		return q.start >= address+size
 	case unix.ENOENT:
 		return true
 	}
-	all, err := Maps(a.tid)
+	all, err := Maps(tid)
 	return err == nil && !slices.ContainsFunc(all, func(m Mapping) bool { return m.End > address && m.Start < address+size })
 }
 
 // Reserved reports whether the size bytes at address are executable memory of
-// no file, all zeros, that the process cannot write to.
-func (a *AddressSpace) Reserved(address, size uint64) bool {
-	all, err := Maps(a.tid)
+// no file, all zeros, that the process which tid belongs to cannot write to.
+func Reserved(tid int, address, size uint64) bool {
+	all, err := Maps(tid)
 	if err != nil || !slices.ContainsFunc(all, func(m Mapping) bool {
 		return m.Start <= address && m.End >= address+size && m.Inode == 0 && m.Perm == "r-xp"
 	}) {
 		return false
 	}
 	b := make([]byte, size)
-	return Peek(a.tid, address, b) == len(b) && len(bytes.TrimLeft(b, "\x00")) == 0
+	return Peek(tid, address, b) == len(b) && len(bytes.TrimLeft(b, "\x00")) == 0
 }
 
 // Writable reports whether the process that tid belongs to may write to the

@@ -55,7 +55,7 @@ func Seize(tid int) (*Thread, error) {
 // of an attached thread, which [Thread.Stopped] waits for anyway: the handler
 // of the Go runtime would run first, on whatever thread the kernel picks.
 func QuietStops() error {
-	const noChildStop = 1 // SA_NOCLDSTOP
+	const noChildStop = 1                                      // SA_NOCLDSTOP
 	var action struct{ handler, flags, restorer, mask uint64 } // struct sigaction, include/linux/signal_types.h
 	if err := sigaction(unix.SIGCHLD, nil, unsafe.Pointer(&action)); err != nil {
 		return err
