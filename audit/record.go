@@ -6,6 +6,7 @@ import (
 
 	"github.com/seed-055cd0c8/indirect/internal/recorder"
 	"github.com/seed-055cd0c8/indirect/internal/symbol"
+	"github.com/seed-055cd0c8/indirect/internal/symbol/cpython"
 )
 
 // events are what a recording holds so far, with the functions and lines of
@@ -134,6 +135,10 @@ func creation(c *recorder.Creation) *Creation {
 // stack looks up the functions of a stack.
 func (t *teller) stack(s *recorder.Stack) *Stack {
 	found := &Stack{ID: s.ID}
+	if len(s.Python) > 0 {
+		found.Frames = t.pythonStack(s)
+		return found
+	}
 	for _, f := range s.Frames {
 		frames, ok := t.frames[f]
 		if !ok {
@@ -150,10 +155,35 @@ func (t *teller) stack(s *recorder.Stack) *Stack {
 
 func (t *teller) lookUp(f recorder.Frame) (frames []Frame) {
 	for _, s := range t.symbols.Frames(t.ctx, t.modules[f.Module], f.Offset, f.Exact) {
-		frames = append(frames, Frame{
-			Function: s.Function, File: s.File, Line: s.Line, Module: s.Module, Offset: s.Offset, BuildID: s.BuildID,
-			Inlined: s.Inlined, Guessed: f.Guessed,
-		})
+		s.Guessed = f.Guessed
+		frames = append(frames, frame(s))
+	}
+	return frames
+}
+
+func frame(s symbol.Frame) Frame {
+	return Frame{
+		Function: s.Function, File: s.File, Line: s.Line, Module: s.Module, Offset: s.Offset, BuildID: s.BuildID,
+		Inlined: s.Inlined, Guessed: s.Guessed,
+	}
+}
+
+// pythonStack looks up the functions of a stack that leads through Python.
+func (t *teller) pythonStack(s *recorder.Stack) (frames []Frame) {
+	var native, python []symbol.Frame
+	for _, f := range s.Frames {
+		for _, found := range t.symbols.Frames(t.ctx, t.modules[f.Module], f.Offset, f.Exact) {
+			found.Guessed = f.Guessed
+			native = append(native, found)
+		}
+	}
+	activations := make([]cpython.Activation, len(s.Python))
+	for i, f := range s.Python {
+		activations[i].Entry = f.Entry
+		python = append(python, symbol.Frame{Function: f.Function, File: f.File, Line: f.Line})
+	}
+	for _, f := range cpython.Merge(native, activations, python) {
+		frames = append(frames, frame(f))
 	}
 	return frames
 }

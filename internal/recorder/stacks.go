@@ -3,10 +3,12 @@ package recorder
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"slices"
 	"sync"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/internal/symbol/cpython"
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 	"github.com/seed-055cd0c8/indirect/internal/unwind"
 	"github.com/seed-055cd0c8/indirect/supervise"
@@ -15,7 +17,15 @@ import (
 // Stack is where a call was made from.
 type Stack struct {
 	ID     uint64
-	Frames []Frame // the innermost first
+	Frames []Frame          // the innermost first
+	Python []PythonFunction `json:",omitempty"` // what CPython runs in some of the frames, likewise
+}
+
+// PythonFunction is a Python function at a line.
+type PythonFunction struct {
+	Function, File string
+	Line           int
+	Entry          bool `json:",omitempty"` // as in [cpython.Activation]
 }
 
 // Frame is one address of a stack.
@@ -38,11 +48,16 @@ type stacks struct {
 	modules  modules
 	unwinder *unwind.Unwinder
 
-	mu     sync.Mutex
-	spaces map[uint64]*unwind.Space // by where the program's stack begins (see [image])
-	seen   map[place][]seenStack
-	count  int               // of what is in seen
-	ids    map[string]uint64 // by frames
+	finder cpython.Finder
+
+	mu           sync.Mutex
+	spaces       map[uint64]*unwind.Space // by where the program's stack begins (see [image])
+	seen         map[place][]seenStack
+	count        int                             // of what is in seen
+	ids          map[string]uint64               // by frames
+	interpreters map[uint64]*cpython.Interpreter // as spaces; nil if there is none
+	python       map[uint64][]Frame              // stacks that lead through an interpreter
+	running      map[string]uint64               // stacks, by one of these and where in Python they are
 }
 
 // place is an instruction in a program image.
@@ -52,6 +67,7 @@ type place struct{ stack, ip uint64 }
 type seenStack struct {
 	id    uint64
 	words []word
+	width uint64 // of a word, in bytes
 	span  uint64 // bytes from the stack pointer to the end of the last word
 }
 
@@ -65,6 +81,7 @@ const (
 	maxStacks   = 1 << 16
 	maxSpan     = 1 << 16
 	maxSpaces   = 256
+	maxPython   = 1 << 12
 )
 
 func newStacks(l *log, depth int) *stacks {
@@ -76,6 +93,10 @@ func newStacks(l *log, depth int) *stacks {
 		spaces:   make(map[uint64]*unwind.Space),
 		seen:     make(map[place][]seenStack),
 		ids:      make(map[string]uint64),
+
+		interpreters: make(map[uint64]*cpython.Interpreter),
+		python:       make(map[uint64][]Frame),
+		running:      make(map[string]uint64),
 	}
 }
 
@@ -88,29 +109,33 @@ func (s *stacks) ofWaiting(ev *supervise.Event, pid int, stack uint64) (uint64, 
 	}
 	at := place{stack, ev.IP}
 	if id, ok := s.recognise(ev.TID, at, sp); ok {
-		return id, true
+		return s.inPython(ev.TID, stack, id), true
 	}
-	arch := unwind.AMD64
-	if ev.ABI == fdcall.I386 {
-		arch = unwind.I386
-	}
+	arch := archOf(ev)
 	frames, err := s.unwind(ev.TID, stack, unwind.At(arch, ev.IP, sp))
 	if errors.Is(err, unwind.ErrRegisters) {
 		return 0, false
 	}
-	return s.learn(pid, at, sp, frames), true
+	return s.inPython(ev.TID, stack, s.learn(pid, arch, at, sp, frames)), true
+}
+
+func archOf(ev *supervise.Event) unwind.Arch {
+	if ev.ABI == fdcall.I386 {
+		return unwind.I386
+	}
+	return unwind.AMD64
 }
 
 // ofAttached is the stack of a thread that is held.
 func (s *stacks) ofAttached(ev *supervise.Event, a *supervise.Attached, pid int, stack uint64) uint64 {
 	at, sp := place{stack, ev.IP}, a.Registers.Rsp
 	if id, ok := s.recognise(ev.TID, at, sp); ok {
-		return id
+		return s.inPython(ev.TID, stack, id)
 	}
 	regs := unwind.FromTracee(&a.Registers)
 	regs.SetPC(ev.IP)
 	frames, _ := s.unwind(ev.TID, stack, regs) // what there is
-	return s.learn(pid, at, sp, frames)
+	return s.inPython(ev.TID, stack, s.learn(pid, archOf(ev), at, sp, frames))
 }
 
 // unwind reads the stack of a thread that stands behind its call.
@@ -167,7 +192,9 @@ func (k *seenStack) matches(memory []byte) bool {
 		return false
 	}
 	for _, w := range k.words {
-		if binary.LittleEndian.Uint64(memory[w.distance:]) != w.value {
+		var b [8]byte
+		copy(b[:k.width], memory[w.distance:])
+		if binary.LittleEndian.Uint64(b[:]) != w.value {
 			return false
 		}
 	}
@@ -175,18 +202,32 @@ func (k *seenStack) matches(memory []byte) bool {
 }
 
 // learn makes a stack known, and tells of it if it is new.
-func (s *stacks) learn(pid int, at place, sp uint64, found []unwind.Frame) uint64 {
+func (s *stacks) learn(pid int, arch unwind.Arch, at place, sp uint64, found []unwind.Frame) uint64 {
 	frames := make([]Frame, len(found))
+	python := false
 	for i, f := range found {
 		frames[i] = Frame{Offset: f.Offset(), Exact: f.Exact, Guessed: f.Guessed}
 		if f.Mapping != nil {
 			frames[i].Module = s.modules.id(pid, f.Mapping)
+			python = python || cpython.Holds(f.Mapping)
 		}
 	}
 	if len(frames) > 0 {
 		frames[0].Exact = false // its call is the instruction before
 	}
-	k := seenStack{id: s.intern(frames)}
+	k := seenStack{id: s.intern(frames, nil), width: 8}
+	if arch == unwind.I386 {
+		k.width = 4
+		python = false // its objects have another layout
+	}
+	if python {
+		s.mu.Lock()
+		if len(s.python) >= maxPython {
+			clear(s.python)
+		}
+		s.python[k.id] = frames
+		s.mu.Unlock()
+	}
 	for _, f := range found {
 		if f.At == 0 {
 			continue
@@ -195,7 +236,7 @@ func (s *stacks) learn(pid int, at place, sp uint64, found []unwind.Frame) uint6
 			return k.id // not to be recognised
 		}
 		k.words = append(k.words, word{f.At - sp, f.PC})
-		k.span = max(k.span, f.At-sp+8)
+		k.span = max(k.span, f.At-sp+k.width)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,13 +251,84 @@ func (s *stacks) learn(pid int, at place, sp uint64, found []unwind.Frame) uint6
 	return k.id
 }
 
+// inPython returns the stack of a thread whose native one is id: the same, if
+// that does not lead through an interpreter.
+func (s *stacks) inPython(tid int, stack, id uint64) uint64 {
+	s.mu.Lock()
+	frames := s.python[id]
+	s.mu.Unlock()
+	if frames == nil {
+		return id
+	}
+	in := s.interpreter(tid, stack)
+	if in == nil {
+		return id
+	}
+	memory := unwind.Memory(tid)
+	activations := in.Stack(memory, tid, s.depth)
+	key := binary.LittleEndian.AppendUint64(nil, stack)
+	key = binary.LittleEndian.AppendUint64(key, id)
+	for _, a := range activations {
+		key = append(key, bit(a.Entry))
+		key = binary.LittleEndian.AppendUint64(key, a.Code)
+		key = binary.LittleEndian.AppendUint64(key, a.Instruction)
+	}
+	s.mu.Lock()
+	known, ok := s.running[string(key)]
+	s.mu.Unlock()
+	if ok {
+		return known
+	}
+	var functions []PythonFunction
+	for _, a := range activations {
+		f, ok := in.Frame(memory, a)
+		if !ok {
+			f.Function = "?"
+		}
+		functions = append(functions, PythonFunction{Function: f.Function, File: f.File, Line: f.Line, Entry: a.Entry})
+	}
+	known = s.intern(frames, functions)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.running) >= maxStacks {
+		clear(s.running)
+	}
+	s.running[string(key)] = known
+	return known
+}
+
+// interpreter finds CPython in the program whose stack begins at stack.
+func (s *stacks) interpreter(tid int, stack uint64) *cpython.Interpreter {
+	s.mu.Lock()
+	in, known := s.interpreters[stack]
+	s.mu.Unlock()
+	if known {
+		return in
+	}
+	maps, err := tracee.Maps(tid)
+	if err != nil {
+		return nil
+	}
+	in, _ = s.finder.Find(tid, unwind.Memory(tid), maps)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.interpreters) >= maxSpaces {
+		clear(s.interpreters)
+	}
+	s.interpreters[stack] = in
+	return in
+}
+
 // intern returns the ID of a stack, and tells of it at the first time.
-func (s *stacks) intern(frames []Frame) uint64 {
+func (s *stacks) intern(frames []Frame, python []PythonFunction) uint64 {
 	key := make([]byte, 0, 17*len(frames))
 	for _, f := range frames {
 		key = append(key, bit(f.Exact)|bit(f.Guessed)<<1)
 		key = binary.LittleEndian.AppendUint64(key, f.Module)
 		key = binary.LittleEndian.AppendUint64(key, f.Offset)
+	}
+	for _, f := range python {
+		key = fmt.Appendf(key, "%q %q %d %t", f.Function, f.File, f.Line, f.Entry)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -228,7 +340,7 @@ func (s *stacks) intern(frames []Frame) uint64 {
 	}
 	id := s.log.id()
 	s.ids[string(key)] = id
-	s.log.write(Entry{Stack: &Stack{ID: id, Frames: frames}})
+	s.log.write(Entry{Stack: &Stack{ID: id, Frames: frames, Python: python}})
 	return id
 }
 

@@ -92,13 +92,18 @@ type Interpreter struct {
 	runtime uint64
 }
 
+// Holds reports whether a mapping may hold the interpreter's code, by the file's name.
+func Holds(m *tracee.Mapping) bool {
+	base := filepath.Base(m.Path)
+	return m.Executable() && m.Inode != 0 && (strings.HasPrefix(base, "python3") || strings.HasPrefix(base, "libpython3"))
+}
+
 // Find finds the interpreter in the process that tid belongs to, among its
 // mappings. Most processes have none.
 func (f *Finder) Find(tid int, memory io.ReaderAt, mappings []tracee.Mapping) (*Interpreter, bool) {
 	for i := range mappings {
 		m := &mappings[i]
-		base := filepath.Base(m.Path)
-		if !m.Executable() || m.Inode == 0 || !strings.HasPrefix(base, "python3") && !strings.HasPrefix(base, "libpython3") {
+		if !Holds(m) {
 			continue
 		}
 		s, ok := f.symbols(tid, m)

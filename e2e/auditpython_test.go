@@ -1,0 +1,32 @@
+package e2e
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+)
+
+// Of a Python program, the lines of the script are told.
+func TestAuditPythonLines(t *testing.T) {
+	t.Parallel()
+	const python = "/usr/bin/python3"
+	version, err := exec.Command(python, "-c", "import ctypes, sys; print('%d.%d' % sys.version_info[:2])").Output()
+	if err != nil || !strings.Contains("3.11 3.12 3.13", strings.TrimSpace(string(version))) {
+		t.Skipf("no %s 3.11 to 3.13 with ctypes: %s %v", python, version, err)
+	}
+	d, status := audited(t, "--", python, "testdata/leak.py")
+	if status != 0 {
+		t.Errorf("status %d", status)
+	}
+	var leaks []string
+	for _, line := range findings(d, "leak.py") {
+		if strings.HasPrefix(line, "leak ") {
+			leaks = append(leaks, line)
+		}
+	}
+	// Two descriptors from one place: one finding.
+	const at = " at Keeper.__init__:11<keep:17<<module>:21 to true"
+	if len(leaks) != 1 || !strings.HasSuffix(leaks[0], at) {
+		t.Errorf("leaks %q", leaks)
+	}
+}
