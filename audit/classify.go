@@ -163,8 +163,8 @@ func (c *classifier) exec(e *Exec) {
 		}
 		f.Creation = *made
 		f.Kind, f.Reason = c.judge(made, &h, e, &to)
-		if f.Creation.Object == (Object{}) {
-			f.Creation.Object = h.Object
+		if made := &f.Creation.Object; *made == (Object{}) || made.Link == h.Object.Link && h.Object.Detail != "" {
+			*made = h.Object // a socket has its addresses by now
 		}
 		c.add(f)
 	}

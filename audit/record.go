@@ -123,7 +123,7 @@ func (t *teller) event(e *recorder.Entry) (Event, bool) {
 	return Event{}, false
 }
 
-func object(o recorder.Object) Object { return Object{Link: o.Link, Ino: o.Ino} }
+func object(o recorder.Object) Object { return Object(o) }
 
 func creation(c *recorder.Creation) *Creation {
 	return &Creation{

@@ -418,6 +418,44 @@ static void signals(void)
 	free(r);
 }
 
+// Reads at a place: what is cached, and the end of the file, are told at once,
+// wherever the call's description lies.
+static void places(void)
+{
+	struct description {
+		struct registers call;
+		struct syslet_args syslet;
+	} *elsewhere = malloc(sizeof *elsewhere), here;
+	struct ring *r = new_ring(4);
+	char path[] = "/tmp/indirect-e2e-XXXXXX", b[3 * 4096];
+	int fd = mkstemp(path);
+	REQUIRE(fd >= 0);
+	unlink(path);
+	memset(b, 'x', sizeof b);
+	REQUIRE(write(fd, b, 5000) == 5000);
+	const struct { long count, at, want; } reads[] = {
+		{100, 0, 100}, {4096, 4, 4096}, {904, 4096, 904}, {0, 0, 0}, {0, 9000, 0}, {10, 5000, 0}, {4096, 1 << 20, 0}, {10, INT64_MAX - 20, 0},
+	};
+	for (size_t i = 0; i < sizeof reads / sizeof *reads; i++) {
+		here.call = (struct registers){SYS_pread64, {fd, (uint64_t)b, reads[i].count, reads[i].at}};
+		here.syslet = (struct syslet_args){(uint64_t)r, i, (uint64_t)leave, (uint64_t)(stack + sizeof stack)};
+		CHECK(syscall(number, &here.call, &here.syslet, sizeof here.syslet, 0) == reads[i].want);
+		*elsewhere = here;
+		CHECK(syscall(number, &elsewhere->call, &elsewhere->syslet, sizeof elsewhere->syslet, 0) == reads[i].want);
+	}
+	CHECK(r->head == 0);
+	// These may be pending, with the same result.
+	const struct { long count, at, want; } others[] = {{sizeof b, 0, 5000}, {4096, 4096, 904}, {10, -1, -EINVAL}, {-1, 0, -EINVAL}};
+	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
+		long n = submit(r, i, SYS_pread64, fd, (long)b, others[i].count, others[i].at);
+		if (n == -ESYSLETPENDING)
+			n = next(r).status;
+		CHECK(n == others[i].want);
+	}
+	close(fd);
+	free(elsewhere), free(r);
+}
+
 // A file read with 64 reads outstanding, each byte checked.
 static void file(size_t size)
 {
@@ -484,6 +522,7 @@ int main(int argc, char **argv)
 		rules();
 		properties();
 		attempts();
+		places();
 		wraps();
 	}
 	number = INDIRECT;

@@ -70,8 +70,9 @@ const (
 
 // Object is what a descriptor refers to.
 type Object struct {
-	Link string // as /proc/PID/fd shows it
-	Ino  uint64
+	Link   string // as /proc/PID/fd shows it
+	Ino    uint64
+	Detail string `json:",omitempty"` // of a socket: see socketDetail
 }
 
 // Race is a descriptor that was made close-on-exec after its creation.

@@ -225,6 +225,7 @@ type object struct {
 	Dev, Ino uint64
 	Mode     uint32
 	Link     string // as /proc/PID/fd shows it: a path, "socket:[1]", "pipe:[2]", "anon_inode:[eventpoll]"
+	Detail   string // of a socket
 }
 
 // same reports whether two descriptors refer to one file or pipe or socket. All
@@ -247,6 +248,9 @@ func objectOf(pid, fd int) (object, bool) {
 	var st unix.Stat_t
 	if unix.Stat(name, &st) == nil {
 		o.Dev, o.Ino, o.Mode = st.Dev, st.Ino, st.Mode
+	}
+	if strings.HasPrefix(link, "socket:") {
+		o.Detail = socketDetail(pid, fd)
 	}
 	return o, true
 }

@@ -46,7 +46,7 @@ func (c *call) id() string {
 	return c.name
 }
 
-func (o object) told() Object { return Object{Link: o.Link, Ino: o.Ino} }
+func (o object) told() Object { return Object{Link: o.Link, Ino: o.Ino, Detail: o.Detail} }
 
 // raced tells that rec has been made close-on-exec; flagged is its record from now on.
 func (r *recorder) raced(p *process, rec, flagged *record, when int64, tid int, stack uint64) {

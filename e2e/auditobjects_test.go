@@ -2,9 +2,33 @@ package e2e
 
 import (
 	"os/exec"
+	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/seed-055cd0c8/indirect/audit"
 )
+
+// Of a socket, the addresses are told that it has when it is received.
+func TestAuditSocket(t *testing.T) {
+	t.Parallel()
+	d, _ := audited(t, "--", glibc.compile(t, "leaksocket.c"))
+	if len(d.Findings) != 1 || d.Findings[0].Kind != audit.KindLeak {
+		t.Fatalf("findings %+v", d.Findings)
+	}
+	if o := d.Findings[0].Created.Object; !regexp.MustCompile(`^TCP 127\.0\.0\.1:\d+ listening$`).MatchString(o.Detail) {
+		t.Errorf("the socket is %+v", o)
+	}
+}
+
+// Findings in i386 programs have stacks, too.
+func TestAuditI386(t *testing.T) {
+	t.Parallel()
+	d, _ := audited(t, "--", i386.compile(t, "leaksocket.c"))
+	if len(d.Findings) != 1 || d.Findings[0].Kind != audit.KindLeak || len(d.Findings[0].Created.Stack) == 0 {
+		t.Errorf("findings %+v", d.Findings)
+	}
+}
 
 // Of a Python program, the lines of the script are told.
 func TestAuditPythonLines(t *testing.T) {
