@@ -147,6 +147,10 @@
 #define S_ALL 240
 #define S_ARENA 248
 #define S_RESULT 256
+#define S_RANGE 264 // struct cachestat_range
+#define S_CACHED 280 // struct cachestat: its first word counts pages
+#define S_STAT 320 // struct stat
+#define S_SIZE (S_STAT+48)
 #define S_FRAME (SLOTSIZE-FRAME)
 
 // struct syslet_ring
@@ -172,6 +176,9 @@
 #define SYS_futex 202
 #define SYS_preadv2 327
 #define SYS_pwritev2 328
+#define SYS_fstat 5
+#define SYS_cachestat 451
+#define PAGESHIFT 12
 #define MSG_DONTWAIT 0x40
 #define RWF_NOWAIT 8
 #define SYSLET_CLONE 0x50f00 // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM
@@ -294,6 +301,43 @@ take:
 	SYSCALL
 	MOVQ AX, S_PID(BX)
 	MOVQ $-1, S_ALL(BX)
+	// What is on the page that the program's stack pointer is on can be read.
+	CMPQ (F_ARGS+16)(SP), $32
+	JNE  copyregs
+	MOVQ (F_ARGS+8)(SP), SI
+	CMPQ SI, SP
+	JCS  copyregs
+	LEAQ FRAME(SP), R11
+	ORQ  $0xfff, R11
+	SUBQ $31, R11
+	CMPQ SI, R11
+	JHI  copyregs
+	MOVQ (F_ARGS+0)(SP), DI
+	CMPQ DI, SP
+	JCS  copyregs
+	SUBQ $(55-31), R11
+	CMPQ DI, R11
+	JHI  copyregs
+	MOVL $7, CX
+loadregs:
+	MOVQ -8(DI)(CX*8), AX
+	MOVQ AX, (S_REGS-8)(BX)(CX*8)
+	DECL CX
+	JNE  loadregs
+	MOVL $4, CX
+loadparams:
+	MOVQ -8(SI)(CX*8), AX
+	MOVQ AX, (S_RING-8)(BX)(CX*8)
+	DECL CX
+	JNE  loadparams
+	MOVQ S_PID(BX), DI
+	LEAQ S_LOCAL(BX), SI
+	MOVL $1, DX
+	LEAQ S_REMOTE(BX), R10
+	MOVL $1, R8
+	XORL R9, R9
+	JMP  ring
+copyregs:
 	LEAQ S_REGS(BX), AX
 	MOVQ AX, (S_LOCAL+0)(BX)
 	MOVQ $56, (S_LOCAL+8)(BX)
@@ -325,6 +369,7 @@ take:
 	SYSCALL
 	CMPQ AX, (F_ARGS+16)(SP)
 	JNE  sysletbad
+ring:
 	MOVQ S_RING(BX), R11
 	TESTQ R11, R11
 	JEQ  noring
@@ -367,6 +412,41 @@ take:
 
 	// read, pread64, write, pwrite64: as preadv2 and pwritev2 with RWF_NOWAIT.
 	MOVQ (S_REGS+8)(BX), DI
+	CMPL R11, $KIND_PREAD
+	JNE  nowait
+	// The attempt would begin to read what is not cached, in this thread,
+	// which costs as much as the call: the helper does it better. At the
+	// file's end there is nothing to cache.
+	MOVQ (S_REGS+32)(BX), AX
+	MOVQ AX, (S_RANGE+0)(BX)
+	MOVQ (S_REGS+24)(BX), AX
+	TESTQ AX, AX
+	JEQ  nowait
+	MOVQ AX, (S_RANGE+8)(BX)
+	LEAQ S_RANGE(BX), SI
+	LEAQ S_CACHED(BX), DX
+	XORL R10, R10
+	MOVL $SYS_cachestat, AX
+	SYSCALL
+	MOVL $KIND_PREAD, R11
+	TESTQ AX, AX
+	JNE  nowait // Linux before 6.5, or a file that we must not ask about
+	MOVQ (S_RANGE+0)(BX), AX
+	MOVQ (S_RANGE+8)(BX), CX
+	LEAQ -1(AX)(CX*1), CX
+	SHRQ $PAGESHIFT, AX
+	SHRQ $PAGESHIFT, CX
+	SUBQ AX, CX
+	CMPQ CX, S_CACHED(BX)
+	JCS  nowait
+	LEAQ S_STAT(BX), SI
+	MOVL $SYS_fstat, AX
+	SYSCALL
+	MOVL $KIND_PREAD, R11
+	MOVQ (S_RANGE+0)(BX), AX
+	CMPQ AX, S_SIZE(BX)
+	JLT  handover
+nowait:
 	MOVQ (S_REGS+16)(BX), AX
 	MOVQ AX, (S_IOVEC+0)(BX)
 	MOVQ (S_REGS+24)(BX), AX
