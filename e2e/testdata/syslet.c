@@ -445,7 +445,7 @@ static void places(void)
 	}
 	CHECK(r->head == 0);
 	// These may be pending, with the same result.
-	const struct { long count, at, want; } others[] = {{sizeof b, 0, 5000}, {4096, 4096, 904}, {10, -1, -EINVAL}, {-1, 0, -EINVAL}};
+	const struct { long count, at, want; } others[] = {{sizeof b, 0, 5000}, {4096, 4096, 904}, {10, -1, -EINVAL}, {-1, 0, -EFAULT}};
 	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
 		long n = submit(r, i, SYS_pread64, fd, (long)b, others[i].count, others[i].at);
 		if (n == -ESYSLETPENDING)
