@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/policy"
 )
 
 // Options are what the user says about a report.
@@ -38,6 +39,8 @@ func Classify(events iter.Seq[Event], o Options) *Report {
 	c := &classifier{
 		Options:  o,
 		calls:    fdcall.Linux(),
+		shells:   policy.New(fdcall.Cloexec),
+		given:    make(map[gift]bool),
 		found:    make(map[likeness]*Finding),
 		kept:     make(map[uint64]*Run),
 		report:   &Report{Command: o.Command, Counts: make(map[Kind]int), Suppressed: make(map[string]int)},
@@ -52,6 +55,8 @@ func Classify(events iter.Seq[Event], o Options) *Report {
 type classifier struct {
 	Options
 	calls     *fdcall.Table
+	shells    *policy.Policy // exempts them
+	given     map[gift]bool
 	programs  memory[*Run]
 	stacks    memory[*stack]
 	creations memory[*Creation]
@@ -60,6 +65,9 @@ type classifier struct {
 	lost      uint64          // by the recorder
 	report    *Report
 }
+
+// gift is a descriptor that a program was given on purpose.
+type gift struct{ program, creation uint64 }
 
 // stack is a [Stack] with what tells it from others.
 type stack struct {
@@ -163,11 +171,34 @@ func (c *classifier) exec(e *Exec) {
 		}
 		f.Creation = *made
 		f.Kind, f.Reason = c.judge(made, &h, e, &to)
+		if f.Kind == KindLeak && c.givenToShell(e.From, h.Creation) {
+			f.Kind, f.Reason = KindDeliberate, "a shell had been given it, and hands on all that it has"
+		}
+		if f.Kind == KindDeliberate && len(c.given) < rememberedIDs {
+			c.given[gift{e.To, h.Creation}] = true
+		}
 		if made := &f.Creation.Object; *made == (Object{}) || made.Link == h.Object.Link && h.Object.Detail != "" {
 			*made = h.Object // a socket has its addresses by now
 		}
 		c.add(f)
 	}
+}
+
+// givenToShell reports whether a program is a shell, or a child that one has
+// forked, and was given the descriptor on purpose.
+func (c *classifier) givenToShell(program, creation uint64) bool {
+	const mostForks = 64
+	for range mostForks {
+		p, ok := c.programs.get(program)
+		if !ok || !c.shells.Program(p.Executable).Exempt() {
+			return false
+		}
+		if c.given[gift{program, creation}] {
+			return true
+		}
+		program = p.Parent
+	}
+	return false
 }
 
 // judge says what a descriptor is that a program received, and why.

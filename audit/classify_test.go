@@ -87,6 +87,37 @@ func TestJudgement(t *testing.T) {
 	}
 }
 
+// A shell hands on what it was given on purpose, and what had leaked to it.
+func TestHandedOnByShell(t *testing.T) {
+	file := Object{Link: "/etc/x", Ino: 7}
+	handed := []Handed{{5, 1, file}}
+	for name, test := range map[string]struct {
+		argv  []string // of the first receiver
+		first string   // its executable
+		want  []string
+	}{
+		"given to a shell":  {[]string{"sh", "-c", "cat <&5"}, "/bin/sh", []string{"deliberate 5 x1: the arguments mention its number: <&5", "deliberate 5 x1: a shell had been given it, and hands on all that it has"}},
+		"leaked to a shell": {[]string{"sh", "script"}, "/bin/sh", []string{"leak 5 x1", "leak 5 x1"}},
+		"given to a daemon": {[]string{"daemon", "--fd", "5"}, "/bin/daemon", []string{"leak 5 x1", "deliberate 5 x1: the arguments mention its number: --fd 5"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			events := []Event{
+				{Program: &Program{ID: 100, PID: 1, Executable: "/bin/a", Argv: []string{"a"}}},
+				{Creation: &Creation{ID: 1, Origin: Created, Call: "openat", FD: 5, Time: 2, Object: file, Program: 100}},
+				{Program: &Program{ID: 101, PID: 1, Parent: 100, Executable: test.first, Argv: test.argv}},
+				{Exec: &Exec{From: 100, To: 101, Time: 3, Handed: handed}},
+				{Program: &Program{ID: 102, PID: 2, Parent: 101, Executable: test.first, Argv: test.argv}}, // forked
+				{Program: &Program{ID: 103, PID: 2, Parent: 102, Executable: "/bin/cat", Argv: []string{"cat"}}},
+				{Exec: &Exec{From: 102, To: 103, Time: 4, Handed: handed}},
+			}
+			r := Classify(slices.Values(events), Options{})
+			if diff := cmp.Diff(test.want, told(r)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
 func TestFinding(t *testing.T) {
 	events := run(Creation{ID: 1, Origin: Created, Call: "openat", FD: 5, Time: 2, Stack: 110}, []string{"b", "x"}, nil,
 		Handed{5, 1, Object{Link: "/etc/x", Ino: 7}})
