@@ -3,7 +3,11 @@ package syslet
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Call is what a step of a chain does.
@@ -13,21 +17,24 @@ type Call uint8
 // a call could fail for two reasons, the back ends may tell of different ones,
 // and io_uring takes a Read of no byte for a success.
 const (
-	Nop    Call = iota // nothing; its result is 0
-	Open               // openat(Fd, Path, Flags, Mode)
-	Read               // pread(Fd, Data, Off); Off -1 is the file position
-	Write              // pwrite(Fd, Data, Off); Off -1 is the file position
-	Fsync              // fsync(Fd); Flags 1 is fdatasync
-	Stat               // statx(Fd, Path, Flags, Mode as mask)
-	Rename             // renameat2(Fd, Path, Fd2, Path2, Flags)
-	Unlink             // unlinkat(Fd, Path, Flags)
-	Mkdir              // mkdirat(Fd, Path, Mode)
-	Accept             // accept4(Fd, Flags)
-	Recv               // recv(Fd, Data, Flags)
-	Send               // send(Fd, Data, Flags)
-	Reveal             // give Fd, opened by a step, a number in the process
-	Close              // close(Fd), opened by a step
-	Jump               // go on with step Flags
+	Nop      Call = iota // nothing; its result is 0
+	Open                 // openat(Fd, Path, Flags, Mode)
+	Read                 // pread(Fd, Data, Off); Off -1 is the file position; -1 or 0 on a pipe or socket
+	Write                // pwrite(Fd, Data, Off); likewise
+	Fsync                // fsync(Fd); Flags 1 is fdatasync
+	Stat                 // statx(Fd, Path, Flags, Mode as mask)
+	Rename               // renameat2(Fd, Path, Fd2, Path2, Flags)
+	Unlink               // unlinkat(Fd, Path, Flags)
+	Mkdir                // mkdirat(Fd, Path, Mode)
+	Accept               // accept4(Fd, Flags)
+	Recv                 // recv(Fd, Data, Flags)
+	Send                 // send(Fd, Data, Flags)
+	Socket               // socket(Domain, Flags as type, Protocol)
+	Connect              // connect(Fd, Addr), or the Unix socket at Path where Addr is not set
+	Shutdown             // shutdown(Fd, Flags)
+	Reveal               // give Fd, opened by a step, a number in the process
+	Close                // close(Fd), opened by a step
+	Jump                 // go on with step Flags
 	numCalls
 )
 
@@ -37,11 +44,11 @@ func (c Call) String() string {
 		return fmt.Sprintf("Call(%d)", uint8(c))
 	}
 	return [numCalls]string{"nop", "open", "read", "write", "fsync", "stat", "rename", "unlink",
-		"mkdir", "accept", "recv", "send", "reveal", "close", "jump"}[c]
+		"mkdir", "accept", "recv", "send", "socket", "connect", "shutdown", "reveal", "close", "jump"}[c]
 }
 
 // opens tells whether a call creates a descriptor.
-func (c Call) opens() bool { return c == Open || c == Accept }
+func (c Call) opens() bool { return c == Open || c == Accept || c == Socket }
 
 // transfers tells whether a call's result is a number of bytes of Data.
 func (c Call) transfers() bool { return c == Read || c == Write || c == Recv || c == Send }
@@ -53,8 +60,11 @@ func (c Call) hasPath() bool {
 
 // hasFd tells whether a call acts on the open file Fd itself.
 func (c Call) hasFd() bool {
-	return c.transfers() || c == Fsync || c == Accept || c == Reveal || c == Close
+	return c.transfers() || c == Fsync || c == Accept || c == Connect || c == Shutdown || c == Reveal || c == Close
 }
+
+// awaits tells whether a call waits for somebody else and can have a Timeout.
+func (c Call) awaits() bool { return c.transfers() || c == Accept || c == Connect }
 
 // FD is a descriptor argument: [Number], [CWD] or [Opened]. The zero value is
 // [CWD].
@@ -139,6 +149,27 @@ type Step struct {
 	Off   int64
 	Flags int
 	Mode  uint32
+
+	// Of Socket: AF_INET, AF_INET6, AF_UNIX …, and the protocol, mostly 0.
+	Domain, Protocol int
+
+	// Addr is where Connect leads to. Its zone, if any, has to be a number. Where
+	// Addr is not valid, Path names a Unix socket; a leading @ stands for the
+	// zero byte of an abstract name, as in package net.
+	Addr netip.AddrPort
+
+	// Timeout ends an Accept, Connect, Recv, Send, Read or Write that waits longer,
+	// with ETIMEDOUT; 0 is no limit. Bytes that were transferred until then count:
+	// such a result is a short one. What waits for a disk is not ended.
+	Timeout time.Duration
+
+	// Multishot lets an Accept on a Number be served by a request that all chains
+	// share and that the kernel repeats for each connection. It accepts ahead of
+	// the chains, though not without limit: what no chain has taken when Run ends
+	// is closed. It is for a server that takes all connections there are. Where
+	// the kernel cannot do it (before Linux 6.8; on a pool), each Accept is one of
+	// its own.
+	Multishot bool
 }
 
 // Chain is a list of at most [MaxSteps] steps.
@@ -148,7 +179,7 @@ type Chain []Step
 const (
 	MaxSteps = 16
 	MaxOpen  = 4        // steps that open a descriptor
-	MaxPaths = 16 << 10 // bytes of all paths, with a zero byte behind each
+	MaxPaths = 16 << 10 // bytes of all paths, with a zero byte behind each; a Connect counts 112
 )
 
 // ErrChain is wrapped by the error of a chain that cannot be run.
@@ -170,6 +201,9 @@ func (c Chain) Validate(buffer int) error {
 			opens++
 		}
 		paths += len(s.Path) + len(s.Path2) + 2
+		if s.Call == Connect {
+			paths += sockaddrSize
+		}
 	}
 	if opens > MaxOpen {
 		return fmt.Errorf("%w: %d steps open a descriptor, at most %d may", ErrChain, opens, MaxOpen)
@@ -208,6 +242,23 @@ func (s *Step) wrong(c Chain, i, buffer int) string {
 	}
 	if (s.Call == Close || s.Call == Reveal) && s.Fd.kind != fdOpened {
 		return "only a descriptor that the chain opened can be meant"
+	}
+	if s.Call == Connect {
+		if s.Fd.kind != fdOpened || c[s.Fd.n].Call != Socket {
+			return "only a socket that the chain made can be connected"
+		}
+		if c[s.Fd.n].Flags&unix.SOCK_NONBLOCK != 0 {
+			return "a chain waits for a connection: the socket must not be non-blocking"
+		}
+		if !s.hasAddress() {
+			return "no address that can be connected to"
+		}
+	}
+	if s.Timeout < 0 || s.Timeout > 0 && !s.Call.awaits() {
+		return "only a call that waits for somebody can have a timeout"
+	}
+	if s.Multishot && (s.Call != Accept || s.Fd.kind != fdNumber || s.Timeout > 0) {
+		return "only an accept on a number, without a timeout, can be multishot"
 	}
 	if strings.IndexByte(s.Path, 0) >= 0 || strings.IndexByte(s.Path2, 0) >= 0 {
 		return "a path has a zero byte"

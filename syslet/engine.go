@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"sync"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -71,7 +72,7 @@ type Engine struct {
 	reason  error
 	dead    error // the kernel may still write to our memory, and nothing will tell
 
-	busy    atomic.Bool
+	state   atomic.Int32
 	flights []flight
 	idle    []*flight
 	done    []*flight // completed, not yet handed out
@@ -80,6 +81,13 @@ type Engine struct {
 	arena   []byte
 	meta    []byte
 }
+
+// States of an engine.
+const (
+	free int32 = iota
+	running
+	closed
+)
 
 // backend makes the calls of flights.
 type backend interface {
@@ -211,23 +219,38 @@ func (e *Engine) SystemCalls() uint64 { return e.backend.calls() }
 // Close ends the engine and unmaps its buffers: taken ones must have been
 // released. It fails with [ErrBusy] during a Run.
 func (e *Engine) Close() error {
-	if !e.busy.CompareAndSwap(false, true) {
+	if !e.state.CompareAndSwap(free, closed) {
+		if e.state.Load() == closed {
+			return nil
+		}
 		return ErrBusy
 	}
-	if e.arena == nil {
-		return nil
-	}
 	if n := cap(e.buffers) - len(e.buffers); n > e.held() && e.dead == nil {
-		e.busy.Store(false)
+		e.state.Store(free)
 		return fmt.Errorf("syslet: %d taken buffers were not released", n-e.held())
 	}
-	// busy stays set: a closed engine is never free again.
 	err := e.backend.close()
 	if e.dead != nil {
 		e.arena, e.meta = nil, nil // never given to anybody else
 		return err
 	}
 	return errors.Join(err, e.free())
+}
+
+// lost keeps the engines that were abandoned: what their chains have pinned has
+// to stay pinned for as long as the process lives, and a [runtime.Pinner] that
+// the collector finds ends the program.
+var lost struct {
+	sync.Mutex
+	engines []*Engine
+}
+
+// abandon ends an engine whose requests nobody can wait for any more.
+func (e *Engine) abandon(why error) {
+	e.dead = why
+	lost.Lock()
+	lost.engines = append(lost.engines, e)
+	lost.Unlock()
 }
 
 // held is the number of buffers that idle flights keep.
@@ -243,16 +266,21 @@ func (e *Engine) held() int {
 
 // Buffer is memory of an engine, taken out of a completion.
 type Buffer struct {
-	mem  []byte
-	home chan *Buffer
+	mem   []byte
+	home  chan *Buffer
+	taken atomic.Bool
 }
 
 // Bytes returns the memory.
 func (b *Buffer) Bytes() []byte { return b.mem }
 
 // Release gives the buffer back. It must not be used any more. It may be called
-// from any goroutine, once.
-func (b *Buffer) Release() { b.home <- b }
+// from any goroutine, once for each Take.
+func (b *Buffer) Release() {
+	if b.taken.CompareAndSwap(true, false) {
+		b.home <- b // there is room for all
+	}
+}
 
 // acquire gives f a buffer, where it has none. It reports false where none is
 // there.

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"unsafe"
 
+	"github.com/seed-055cd0c8/indirect/internal/uring"
 	"golang.org/x/sys/unix"
 )
 
@@ -25,12 +26,12 @@ type flight struct {
 	pc      int // the step to go on with
 	failed  int // the step that ended the chain, or -1
 	results [MaxSteps]int32
-	fds     [MaxSteps]int32 // by opening step: what is open, if anything
-	paths   [MaxSteps][2]uint32
+	fds     [MaxSteps]int32     // by opening step: what is open, if anything
+	paths   [MaxSteps][2]uint32 // of a Connect: where its address is, and its length
 
 	buffer *Buffer
 	taken  bool   // the buffer is no longer ours after the iteration
-	meta   []byte // paths, then a statx structure per step
+	meta   []byte // paths, then a statx structure and a timespec per step
 	pin    runtime.Pinner
 	pinned bool
 
@@ -42,7 +43,8 @@ const noFd = -1
 
 const (
 	statSize = int(unsafe.Sizeof(unix.Statx_t{}))
-	metaSize = MaxPaths + MaxSteps*statSize
+	spanSize = int(unsafe.Sizeof(uring.Timespec{}))
+	metaSize = MaxPaths + MaxSteps*(statSize+spanSize)
 )
 
 // load takes a chain over. It keeps nothing of c but the strings and Bytes.
@@ -66,6 +68,10 @@ func (f *flight) load(c Chain) {
 				f.paths[i][1] = uint32(at)
 				at += f.putPath(at, s.Path2)
 			}
+		}
+		if s.Call == Connect {
+			f.paths[i] = [2]uint32{uint32(at), uint32(s.putAddress(f.meta[at:]))}
+			at += sockaddrSize
 		}
 		if len(s.Data.bytes) > 0 && s.Call.transfers() {
 			f.pin.Pin(unsafe.SliceData(s.Data.bytes))
@@ -98,6 +104,11 @@ func (f *flight) path(step, which int) *byte { return &f.meta[f.paths[step][whic
 // stat returns a step's statx structure.
 func (f *flight) stat(step int) *unix.Statx_t {
 	return (*unix.Statx_t)(unsafe.Pointer(&f.meta[MaxPaths+step*statSize]))
+}
+
+// span returns a step's timespec.
+func (f *flight) span(step int) *uring.Timespec {
+	return (*uring.Timespec)(unsafe.Pointer(&f.meta[MaxPaths+MaxSteps*statSize+step*spanSize]))
 }
 
 // data returns a step's memory, and what a short result is compared with.
@@ -153,7 +164,7 @@ func (s *Step) fullOnly() bool {
 type StepError struct {
 	Step  int
 	Call  Call
-	Path  string     // of the calls that have one
+	Path  string     // of the calls that have one, and the address of a Connect
 	Short int        // bytes that were transferred, where Errno is 0
 	Errno unix.Errno // 0 where the transfer was short
 }
@@ -193,6 +204,9 @@ func (c Completion[T]) Err() error {
 	}
 	s, res := &f.chain[f.failed], f.results[f.failed]
 	e := &StepError{Step: f.failed, Call: s.Call, Path: s.Path}
+	if s.Call == Connect && s.Addr.IsValid() {
+		e.Path = s.Addr.String()
+	}
 	if res < 0 {
 		e.Errno = unix.Errno(-res)
 	} else {
@@ -238,5 +252,6 @@ func (c Completion[T]) Own() []byte { return c.f.buffer.mem }
 // [Buffer.Release]; the engine goes on with another one.
 func (c Completion[T]) Take() *Buffer {
 	c.f.taken = true
+	c.f.buffer.taken.Store(true)
 	return c.f.buffer
 }

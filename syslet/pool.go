@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -113,8 +114,12 @@ func (p *pool) run(f *flight) {
 // call makes step i's call.
 func (p *pool) call(f *flight, i int) int32 {
 	s := &f.chain[i]
+	var until time.Time
+	if s.Timeout > 0 {
+		until = time.Now().Add(s.Timeout)
+	}
 	for {
-		res := p.attempt(f, i)
+		res := p.attempt(f, i, until)
 		switch {
 		case res == -int32(unix.EINTR):
 		case res == -int32(unix.EAGAIN) && f.polls(i):
@@ -133,7 +138,9 @@ func (p *pool) call(f *flight, i int) int32 {
 	}
 }
 
-func (p *pool) attempt(f *flight, i int) int32 {
+// attempt makes step i's call once. It waits no longer than until, unless that
+// is zero.
+func (p *pool) attempt(f *flight, i int, until time.Time) int32 {
 	s := &f.chain[i]
 	fd := uintptr(f.number(s.Fd))
 	path := func(which int) uintptr { return uintptr(unsafe.Pointer(f.path(i, which))) } // memory that does not move
@@ -160,39 +167,52 @@ func (p *pool) attempt(f *flight, i int) int32 {
 		p.made.Add(1)
 		return f.reveal(s)
 	case Accept:
-		if res := p.claim(int(fd)); res < 0 {
+		if res := p.claim(int(fd), until); res < 0 {
 			return res
 		}
 		defer p.taking.Unlock()
 		return p.raw(unix.SYS_ACCEPT4, fd, 0, 0, uintptr(s.Flags|unix.SOCK_CLOEXEC), 0)
 	case Read, Write, Recv, Send:
-		return p.transfer(f, i, int(fd))
+		return p.transfer(f, i, int(fd), until)
+	case Socket:
+		return p.raw(unix.SYS_SOCKET, uintptr(s.Domain), uintptr(s.Flags|unix.SOCK_CLOEXEC), uintptr(s.Protocol), 0, 0)
+	case Connect:
+		return p.connect(int(fd), path(0), uintptr(f.paths[i][1]), until)
+	case Shutdown:
+		return p.raw(unix.SYS_SHUTDOWN, fd, uintptr(s.Flags), 0, 0, 0)
 	}
 	return 0 // Nop
 }
 
-func (p *pool) transfer(f *flight, i, fd int) int32 {
+func (p *pool) transfer(f *flight, i, fd int, until time.Time) int32 {
 	s, b := &f.chain[i], f.data(i)
 	if s.Call == Recv || s.Call == Send {
-		return p.message(s, fd, b)
+		return p.message(s, fd, b, until)
 	}
 	if s.Off >= 0 {
-		if s.Call == Read {
-			return p.result(unix.Pread(fd, b, s.Off))
+		nr := uintptr(unix.SYS_PREAD64)
+		if s.Call == Write {
+			nr = unix.SYS_PWRITE64
 		}
-		return p.result(unix.Pwrite(fd, b, s.Off))
+		res := p.raw(nr, uintptr(fd), address(b), uintptr(len(b)), uintptr(s.Off), 0)
+		if res != -int32(unix.ESPIPE) || s.Off > 0 {
+			return res
+		}
+		// io_uring takes offset 0 for none there (net/socket.c, sock_read_iter).
 	}
 	if s.Call == Write {
-		if res := p.ready(fd, unix.POLLOUT); res < 0 {
+		if res := p.ready(fd, unix.POLLOUT, until); res < 0 {
 			return res
 		}
 		return p.raw(unix.SYS_WRITE, uintptr(fd), address(b), uintptr(len(b)), 0, 0)
 	}
 	if s.Fd.kind == fdNumber {
-		if res := p.claim(fd); res < 0 {
+		if res := p.claim(fd, until); res < 0 {
 			return res
 		}
 		defer p.taking.Unlock()
+	} else if res := p.ready(fd, unix.POLLIN, until); res < 0 { // nobody else has it
+		return res
 	}
 	return p.raw(unix.SYS_READ, uintptr(fd), address(b), uintptr(len(b)), 0, 0)
 }
@@ -202,7 +222,7 @@ func address(b []byte) uintptr { return uintptr(unsafe.Pointer(unsafe.SliceData(
 
 // message receives or sends without blocking in anything but poll. With
 // MSG_WAITALL it goes on until all of b is transferred.
-func (p *pool) message(s *Step, fd int, b []byte) int32 {
+func (p *pool) message(s *Step, fd int, b []byte, until time.Time) int32 {
 	nr, events := uintptr(unix.SYS_RECVFROM), int16(unix.POLLIN)
 	if s.Call == Send {
 		nr, events = unix.SYS_SENDTO, unix.POLLOUT
@@ -221,7 +241,7 @@ func (p *pool) message(s *Step, fd int, b []byte) int32 {
 		case res >= 0:
 			return int32(done) + res
 		case res == -int32(unix.EAGAIN) && s.Flags&unix.MSG_DONTWAIT == 0:
-			if res = p.ready(fd, events); res == 0 {
+			if res = p.ready(fd, events, until); res == 0 {
 				continue
 			}
 		case res == -int32(unix.EINTR):
@@ -236,9 +256,9 @@ func (p *pool) message(s *Step, fd int, b []byte) int32 {
 
 // claim waits until fd is readable and keeps the other workers from taking what
 // is there. Where it returns 0 the caller has to unlock p.taking.
-func (p *pool) claim(fd int) int32 {
+func (p *pool) claim(fd int, until time.Time) int32 {
 	for {
-		if res := p.ready(fd, unix.POLLIN); res < 0 {
+		if res := p.ready(fd, unix.POLLIN, until); res < 0 {
 			return res
 		}
 		p.taking.Lock()
@@ -251,18 +271,66 @@ func (p *pool) claim(fd int) int32 {
 	}
 }
 
-// ready waits until fd is, or the run is interrupted.
-func (p *pool) ready(fd int, events int16) int32 {
+// connect connects a socket without blocking in anything but poll.
+func (p *pool) connect(fd int, addr, size uintptr, until time.Time) int32 {
+	flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0)
+	if err != nil {
+		return -int32(errnoOf(err))
+	}
+	if _, err := unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags|unix.O_NONBLOCK); err != nil {
+		return -int32(errnoOf(err))
+	}
+	p.made.Add(3)
+	defer unix.FcntlInt(uintptr(fd), unix.F_SETFL, flags)
+	for {
+		res := p.raw(unix.SYS_CONNECT, uintptr(fd), addr, size, 0, 0)
+		switch res {
+		case -int32(unix.EINPROGRESS):
+			if res = p.ready(fd, unix.POLLOUT, until); res < 0 {
+				return res
+			}
+			n, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ERROR)
+			p.made.Add(1)
+			if err != nil {
+				return -int32(errnoOf(err))
+			}
+			return -int32(n)
+		case -int32(unix.EAGAIN): // a Unix socket's backlog is full, which no poll can wait for
+			soon := time.Now().Add(time.Millisecond)
+			if !until.IsZero() && until.Before(soon) {
+				soon = until
+			}
+			if res := p.ready(p.wake, 0, soon); res != -int32(unix.ETIMEDOUT) {
+				return res
+			}
+			if !until.IsZero() && !time.Now().Before(until) {
+				return -int32(unix.ETIMEDOUT)
+			}
+		default:
+			return res
+		}
+	}
+}
+
+// ready waits until fd is, the run is interrupted or, unless that is zero, until
+// has come.
+func (p *pool) ready(fd int, events int16, until time.Time) int32 {
 	if fd < 0 {
 		return -int32(unix.EBADF) // poll would ignore it
 	}
 	fds := [...]unix.PollFd{{Fd: int32(fd), Events: events}, {Fd: int32(p.wake), Events: unix.POLLIN}}
 	for {
+		wait := -1
+		if !until.IsZero() { // a day at a time: poll counts milliseconds in 32 bits
+			wait = int(min(max(0, time.Until(until)+time.Millisecond-1), 24*time.Hour) / time.Millisecond)
+		}
 		p.made.Add(1)
-		_, err := unix.Poll(fds[:], -1)
+		n, err := unix.Poll(fds[:], wait)
 		switch {
 		case p.stop.Load():
 			return -int32(unix.ECANCELED)
+		case n == 0 && err == nil && !time.Now().Before(until):
+			return -int32(unix.ETIMEDOUT)
 		case errors.Is(err, unix.EINTR):
 		case err != nil:
 			return -int32(errnoOf(err))
@@ -270,14 +338,6 @@ func (p *pool) ready(fd int, events int16) int32 {
 			return 0
 		}
 	}
-}
-
-func (p *pool) result(n int, err error) int32 {
-	p.made.Add(1)
-	if err != nil {
-		return -int32(errnoOf(err))
-	}
-	return int32(n)
 }
 
 func (p *pool) raw(nr, a, b, c, d, e uintptr) int32 { return p.raw6(nr, a, b, c, d, e, 0) }

@@ -349,7 +349,10 @@ type Conn struct {
 // a [net.TCPListener], and yields each with the first bytes that it sent. There
 // are as many as the engine's depth waiting, whether for a connection or for its
 // first bytes: a silent peer occupies a place. flags are those of [Reveal]; the
-// descriptor is in blocking mode.
+// descriptor is in blocking mode. On a ring of Linux 6.8 or newer one request
+// accepts them all: it runs ahead of the chains by some times the depth before
+// the rest waits in the listener's backlog. Connections that were accepted and
+// not yielded when the loop ends are closed.
 //
 // A connection that broke or closed before it sent anything is yielded with Err
 // and goes on to the next. The loop ends with ctx, or when the consumer leaves
@@ -361,7 +364,7 @@ func Serve(ctx context.Context, e *Engine, listener, flags int) iter.Seq2[Conn, 
 		reveal
 	)
 	chain := Chain{
-		accept: {Call: Accept, Fd: Number(listener)},
+		accept: {Call: Accept, Fd: Number(listener), Multishot: true},
 		recv:   {Call: Recv, Fd: Opened(accept), Data: Own(0, e.config.Buffer)},
 		reveal: {Call: Reveal, Fd: Opened(accept), Flags: flags},
 	}

@@ -18,15 +18,23 @@ type ringState struct {
 	plain   uint32 // bit by opening step: gets a number, since a call needs one
 	refused int    // a step that no segment may take in behind another, or 0
 	closing bool   // the chain has ended, its descriptors are being closed
+	expired uint32 // bit by step of the segment: its timeout came first
+	// When the timeout of step pc comes, where it is being tried again.
+	until time.Time
+	slots [MaxSteps]uint32 // by opening step: the direct descriptor
 }
 
-// User data of a request: flight<<8 | kind<<5 | step.
+// User data of a request: flight<<8 | kind<<5 | step; of kindShared:
+// index in shared<<8 | kind.
 const (
 	kindStep = iota << 5
 	kindPoll
 	kindClose
-	kindMask = 7 << 5
-	stepMask = 1<<5 - 1
+	kindTimeout
+	kindShared // a multishot accept
+	kindDrop   // the close of a connection that no chain took
+	kindMask   = 7 << 5
+	stepMask   = 1<<5 - 1
 
 	wakeData   = ^uint64(0)
 	cancelData = wakeData - 1
@@ -41,24 +49,33 @@ type ringBackend struct {
 	install   bool // the kernel can reveal a direct descriptor (Linux 6.8)
 	out       int  // requests without a completion
 	queue     []*flight
-	wake      int // eventfd that interrupts a wait
+	shared    []*sharedAccept
+	multishot bool     // shared accepts can be made, as far as this run has seen
+	drop      []uint32 // direct descriptors to close
+	wake      int      // eventfd that interrupts a wait
 	wakeArmed bool
 	stop      atomic.Bool
 }
 
 func newRing(e *Engine) (*ringBackend, error) {
 	submissions := max(64, e.config.Depth*4)
+	completions := submissions * 2
 	r, err := uring.New(uring.Config{
 		Submissions: uint32(submissions),
-		Completions: uint32(submissions * 2),
+		Completions: uint32(completions),
 		Files:       uint32(e.config.Depth * MaxOpen),
+		Alloc:       uint32(ahead(e.config.Depth, completions)),
 		OneThread:   e.config.OneThread,
 	})
 	if err != nil {
 		return nil, err
 	}
+	if err := try(r); err != nil {
+		return nil, errors.Join(err, r.Close())
+	}
 	for _, op := range [...]uring.Op{uring.OpOpenat, uring.OpRead, uring.OpWrite, uring.OpFsync, uring.OpStatx,
 		uring.OpRenameat, uring.OpUnlinkat, uring.OpMkdirat, uring.OpAccept, uring.OpRecv, uring.OpSend,
+		uring.OpSocket, uring.OpConnect, uring.OpShutdown, uring.OpLinkTimeout,
 		uring.OpClose, uring.OpPollAdd, uring.OpAsyncCancel, uring.OpNop} {
 		if !r.Supports(op) {
 			return nil, errors.Join(fmt.Errorf("operation %d: %w", op, uring.ErrTooOld), r.Close())
@@ -72,12 +89,30 @@ func newRing(e *Engine) (*ringBackend, error) {
 		queue: make([]*flight, 0, e.config.Depth)}, nil
 }
 
+// try makes a round trip: a seccomp filter may let rings be made and not used.
+func try(r *uring.Ring) error {
+	r.Next().Op = uring.OpNop
+	const tries = 100 // a signal may end a wait
+	for range tries {
+		if err := r.Enter(1, time.Second); err != nil {
+			return err
+		}
+		if c, ok := r.Reap(); ok && c.Res == 0 {
+			return nil
+		} else if ok {
+			return fmt.Errorf("a request without effect: %w", unix.Errno(-c.Res))
+		}
+	}
+	return fmt.Errorf("a request without effect: %w", unix.ETIMEDOUT)
+}
+
 func (b *ringBackend) calls() uint64 { return b.ring.Enters() }
 
 func (b *ringBackend) close() error { return errors.Join(b.ring.Close(), unix.Close(b.wake)) }
 
 func (b *ringBackend) begin() error {
 	b.stop.Store(false)
+	b.multishot = b.install && b.ring.Allocs()
 	b.armWake()
 	return nil
 }
@@ -101,14 +136,21 @@ func (b *ringBackend) interrupt() {
 }
 
 func (b *ringBackend) end() error {
-	if !b.stop.Load() {
+	if b.stop.Load() {
+		var count [8]byte
+		unix.Read(b.wake, count[:])
+	} else if len(b.shared)+len(b.drop) == 0 {
 		return nil
 	}
-	var count [8]byte
-	unix.Read(b.wake, count[:])
-	for b.out > 0 { // the wake-up and the cancellations
-		if b.wakeArmed && b.out == 1 {
-			return nil
+	b.stop.Store(true)
+	for {
+		listening := b.abandonShared()
+		b.dropSome()
+		if quiet := b.out == 0 || b.wakeArmed && b.out == 1; quiet && len(b.drop) == 0 {
+			break
+		}
+		if listening {
+			b.cancel()
 		}
 		if err := b.turn(1, interruptRetry); err != nil {
 			return err
@@ -126,8 +168,13 @@ const batchPatience = time.Millisecond
 
 func (b *ringBackend) start(f *flight) {
 	f.ring = ringState{}
+	slot := uint32(f.index * MaxOpen)
 	for i := range f.chain[:f.steps] {
 		s := &f.chain[i]
+		if s.Call.opens() {
+			f.ring.slots[i] = slot
+			slot++
+		}
 		asNumber := s.Call.hasPath() || s.Call == Reveal && !b.install
 		if asNumber && s.Fd.kind == fdOpened {
 			f.ring.plain |= 1 << s.Fd.n
@@ -142,7 +189,11 @@ func (b *ringBackend) start(f *flight) {
 func (b *ringBackend) advance(block bool) error {
 	e := b.e
 	for first := true; ; first = false {
+		if b.stop.Load() {
+			b.abandonShared()
+		}
 		b.resume()
+		b.dropSome()
 		if b.stop.Load() {
 			b.cancel()
 		}
@@ -172,7 +223,14 @@ func (b *ringBackend) turn(wait int, patience time.Duration) error {
 		wait = 0
 	}
 	err := b.ring.Enter(wait, patience)
-	if err != nil && (!errors.Is(err, unix.EBUSY) && !errors.Is(err, unix.EAGAIN) || b.ring.Ready() == 0) {
+	for range scarceTries {
+		if !scarce(err) || b.ring.Ready() > 0 {
+			break
+		}
+		time.Sleep(scarcePause)
+		err = b.ring.Enter(0, 0)
+	}
+	if err != nil && !(scarce(err) && b.ring.Ready() > 0) {
 		return fmt.Errorf("syslet: %w", err)
 	}
 	for {
@@ -180,7 +238,6 @@ func (b *ringBackend) turn(wait int, patience time.Duration) error {
 		if !ok {
 			break
 		}
-		b.out--
 		b.complete(c)
 	}
 	if !b.stop.Load() {
@@ -188,6 +245,16 @@ func (b *ringBackend) turn(wait int, patience time.Duration) error {
 	}
 	return nil
 }
+
+// scarce tells whether an error says that the kernel has no memory for a request
+// now, or that completions have to be reaped first (io_uring_enter(2)).
+func scarce(err error) bool { return errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EBUSY) }
+
+// How long the kernel may have no memory for a request and nothing complete.
+const (
+	scarcePause = time.Millisecond
+	scarceTries = 1000
+)
 
 // cancel asks for everything in flight to be cancelled.
 func (b *ringBackend) cancel() {
@@ -197,17 +264,36 @@ func (b *ringBackend) cancel() {
 	}
 }
 
+// complete notes a completion. One that belongs to nothing is ignored: what the
+// kernel sends is input.
 func (b *ringBackend) complete(c uring.CQE) {
-	switch c.UserData {
-	case wakeData:
-		b.wakeArmed = false
+	index, kind, step := c.UserData>>8, c.UserData&kindMask, int(c.UserData&stepMask)
+	switch {
+	case c.UserData == wakeData:
+		if b.wakeArmed {
+			b.wakeArmed = false
+			b.out--
+		}
 		return
-	case cancelData:
+	case c.UserData == cancelData || c.UserData == kindDrop:
+		b.out--
+		return
+	case kind == kindShared && index < uint64(len(b.shared)):
+		b.connection(b.shared[index], c)
+		return
+	case kind > kindTimeout || index >= uint64(len(b.e.flights)):
 		return
 	}
-	f := &b.e.flights[c.UserData>>8]
-	step := int(c.UserData & stepMask)
-	switch c.UserData & kindMask {
+	f := &b.e.flights[index]
+	if f.ring.pending == 0 || step >= f.steps || f.ring.closing != (kind == kindClose) {
+		return
+	}
+	b.out--
+	switch kind {
+	case kindTimeout:
+		if c.Res != -int32(unix.ECANCELED) { // which is the request that came in time
+			f.ring.expired |= 1 << step
+		}
 	case kindPoll:
 		if c.Res < 0 {
 			f.results[step] = c.Res // the reason for the cancellation of the step itself
@@ -236,6 +322,14 @@ func (b *ringBackend) complete(c uring.CQE) {
 func (b *ringBackend) settle(f *flight) bool {
 	canceled := -int32(unix.ECANCELED)
 	i := f.pc
+	for j := i; j < f.ring.end; j++ {
+		// A thread of the kernel's that runs a request is cancelled by a signal.
+		if ended := f.results[j] == canceled || f.results[j] == -int32(unix.EINTR); ended && f.ring.expired>>j&1 != 0 {
+			f.results[j] = -int32(unix.ETIMEDOUT)
+		}
+	}
+	again := f.ring.until
+	f.ring.until = time.Time{}
 	if f.results[i] == canceled && !b.stop.Load() {
 		// The kernel refused a later request before it began with the first
 		// (io_uring/io_uring.c, io_submit_fail_init). The steps before it have to
@@ -251,6 +345,9 @@ func (b *ringBackend) settle(f *flight) bool {
 	for i < f.ring.end {
 		if f.polls(i) && f.results[i] == -int32(unix.EAGAIN) {
 			b.forget(f, i, f.ring.end)
+			if i == f.pc {
+				f.ring.until = again
+			}
 			f.pc = i
 			return true
 		}
@@ -291,7 +388,7 @@ func (b *ringBackend) outcome(f *flight, i int) int32 {
 		return res
 	}
 	switch s.Call {
-	case Open, Accept:
+	case Open, Accept, Socket:
 		f.fds[i] = res // 0 for a direct descriptor
 		return 0
 	case Close:
@@ -389,22 +486,11 @@ func (b *ringBackend) finish(f *flight) {
 			continue
 		}
 		s := b.ring.Next()
-		s.Op, s.FileIndex, s.UserData = uring.OpClose, b.slot(f, i)+1, uint64(f.index)<<8|kindClose|uint64(i)
+		s.Op, s.FileIndex, s.UserData = uring.OpClose, f.ring.slots[i]+1, uint64(f.index)<<8|kindClose|uint64(i)
 		f.fds[i] = noFd
 	}
 	f.ring.pending = n
 	b.out += n
-}
-
-// slot is the direct descriptor of an opening step.
-func (b *ringBackend) slot(f *flight, step int) uint32 {
-	nth := 0
-	for i := range f.chain[:step] {
-		if f.chain[i].Call.opens() {
-			nth++
-		}
-	}
-	return uint32(f.index*MaxOpen + nth)
 }
 
 func (b *ringBackend) isPlain(f *flight, fd FD) bool {
@@ -412,24 +498,32 @@ func (b *ringBackend) isPlain(f *flight, fd FD) bool {
 }
 
 // polls tells whether a step first waits until its descriptor is ready: on a
-// descriptor of the process that may be non-blocking, as all of Go's are.
+// descriptor that may be non-blocking, as all of Go's are.
 func (f *flight) polls(i int) bool {
 	s := &f.chain[i]
-	switch s.Call {
-	case Accept:
-		return s.Fd.kind == fdNumber
-	case Recv, Send:
-		return s.Fd.kind == fdNumber && s.Flags&unix.MSG_DONTWAIT == 0
+	waits := s.Call == Accept || (s.Call == Recv || s.Call == Send) && s.Flags&unix.MSG_DONTWAIT == 0
+	nonblocking := s.Fd.kind == fdNumber || s.Fd.kind == fdOpened && f.chain[s.Fd.n].Flags&unix.SOCK_NONBLOCK != 0
+	return waits && nonblocking
+}
+
+// cost is the number of requests that a step takes.
+func (f *flight) cost(i int) int {
+	n := 1
+	if f.polls(i) {
+		n++
 	}
-	return false
+	if f.chain[i].Timeout > 0 {
+		n *= 2
+	}
+	return n
 }
 
 // link returns how step s leads to the next in the kernel. It reports false
 // where only we can tell whether it does.
 func (s *Step) link() (uint8, bool) {
 	switch s.Call {
-	case Fsync, Stat, Rename, Unlink, Mkdir:
-		// io_uring/sync.c, statx.c and fs.c do not mark a failed request as failed:
+	case Fsync, Stat, Rename, Unlink, Mkdir, Shutdown:
+		// io_uring/sync.c, statx.c, fs.c and net.c (shutdown) do not mark a failed request as failed:
 		// a link behind it would go on.
 		return uring.HardLink, s.OnError == Ignore
 	}
@@ -462,13 +556,10 @@ func (s *Step) link() (uint8, bool) {
 func (b *ringBackend) plan(f *flight) (end, requests int) {
 	for i := f.pc; i < f.steps; i++ {
 		s := &f.chain[i]
-		if i > f.pc && (s.Call == Jump || i == f.ring.refused || b.needsValue(f, i)) {
+		if i > f.pc && (s.Call == Jump || i == f.ring.refused || b.needsValue(f, i) || b.shares(f, i)) {
 			return i, requests
 		}
-		requests++
-		if f.polls(i) {
-			requests++
-		}
+		requests += f.cost(i)
 		// A step that polls may have to be tried again before the next one runs,
 		// which a hard link would not wait for.
 		// And behind the close of a number that number is nobody's.
@@ -501,32 +592,69 @@ func (b *ringBackend) needsValue(f *flight, i int) bool {
 
 // submit queues the next segment. It reports false where there is no room.
 func (b *ringBackend) submit(f *flight) bool {
+	if b.shares(f, f.pc) {
+		return b.take(f)
+	}
 	end, n := b.plan(f)
 	if !b.room(n) {
 		return false
 	}
-	f.ring.end, f.ring.pending = end, n
+	f.ring.end, f.ring.pending, f.ring.expired = end, n, 0
 	b.out += n
 	for i := f.pc; i < end; i++ {
 		s := &f.chain[i]
 		f.results[i] = waiting
+		if s.Timeout > 0 {
+			*f.span(i) = uring.Span(f.remaining(i))
+		}
 		if f.polls(i) {
 			p := b.ring.Next()
-			p.Op, p.Fd, p.Flags, p.OpFlags = uring.OpPollAdd, s.Fd.n, uring.Link, unix.POLLIN
+			p.Op, p.OpFlags = uring.OpPollAdd, unix.POLLIN
 			if s.Call == Send {
 				p.OpFlags = unix.POLLOUT
 			}
-			p.UserData = uint64(f.index)<<8 | kindPoll | uint64(i)
+			b.file(p, f, s.Fd)
+			b.link(f, i, p, kindPoll, uring.Link)
 		}
 		q := b.ring.Next()
 		b.fill(q, f, i)
-		q.UserData = uint64(f.index)<<8 | kindStep | uint64(i)
+		link := uint8(0)
 		if i < end-1 {
-			link, _ := s.link()
-			q.Flags |= link
+			link, _ = s.link()
 		}
+		b.link(f, i, q, kindStep, link)
 	}
 	return true
+}
+
+// link says whose request q is and how the next one follows it. A step's timeout
+// is a request between the two (io_uring_enter(2), IORING_OP_LINK_TIMEOUT).
+func (b *ringBackend) link(f *flight, i int, q *uring.SQE, kind uint64, link uint8) {
+	q.UserData = uint64(f.index)<<8 | kind | uint64(i)
+	q.Flags |= link
+	if f.chain[i].Timeout == 0 {
+		return
+	}
+	if link == 0 {
+		q.Flags |= uring.Link
+	}
+	t := b.ring.Next()
+	t.Op, t.Fd, t.Addr, t.Len, t.Flags = uring.OpLinkTimeout, -1, uint64(uintptr(unsafe.Pointer(f.span(i)))), 1, link
+	t.UserData = uint64(f.index)<<8 | kindTimeout | uint64(i)
+}
+
+// remaining is the time that step i has left: all of it, unless it is step pc
+// that is tried again.
+func (f *flight) remaining(i int) time.Duration {
+	d := f.chain[i].Timeout
+	if i > f.pc {
+		return d
+	}
+	now := time.Now()
+	if f.ring.until.IsZero() {
+		f.ring.until = now.Add(d)
+	}
+	return max(1, f.ring.until.Sub(now))
 }
 
 // number is a descriptor argument where the call needs one of the process.
@@ -543,7 +671,7 @@ func (f *flight) number(fd FD) int32 {
 // file sets the descriptor that a request acts on.
 func (b *ringBackend) file(q *uring.SQE, f *flight, fd FD) {
 	if fd.kind == fdOpened && !b.isPlain(f, fd) {
-		q.Fd = int32(b.slot(f, int(fd.n)))
+		q.Fd = int32(f.ring.slots[fd.n])
 		q.Flags |= uring.FixedFile
 		return
 	}
@@ -565,7 +693,7 @@ func (b *ringBackend) fill(q *uring.SQE, f *flight, i int) {
 				f.fds[i] = noFd
 			}
 		} else {
-			q.FileIndex = b.slot(f, i) + 1
+			q.FileIndex = f.ring.slots[i] + 1
 		}
 	}
 	switch s.Call {
@@ -612,6 +740,17 @@ func (b *ringBackend) fill(q *uring.SQE, f *flight, i int) {
 		q.Op, q.OpFlags = uring.OpSend, uint32(s.Flags)|unix.MSG_NOSIGNAL
 		b.file(q, f, s.Fd)
 		data()
+	case Socket:
+		q.Op, q.Fd, q.Off, q.Len = uring.OpSocket, int32(s.Domain), uint64(uint32(s.Flags)|unix.SOCK_CLOEXEC), uint32(s.Protocol)
+		if !b.plainAt(f, i) {
+			q.Off &^= unix.SOCK_CLOEXEC
+		}
+	case Connect:
+		q.Op, q.Addr, q.Off = uring.OpConnect, address(f.path(i, 0)), uint64(f.paths[i][1])
+		b.file(q, f, s.Fd)
+	case Shutdown:
+		q.Op, q.Len = uring.OpShutdown, uint32(s.Flags)
+		b.file(q, f, s.Fd)
 	case Reveal:
 		q.Op = uring.OpFixedFdInstall
 		if s.Flags&(Inheritable|NonSequential) == Inheritable {
@@ -623,7 +762,7 @@ func (b *ringBackend) fill(q *uring.SQE, f *flight, i int) {
 		if b.isPlain(f, s.Fd) {
 			q.Fd = f.number(s.Fd)
 		} else {
-			q.FileIndex = b.slot(f, int(s.Fd.n)) + 1
+			q.FileIndex = f.ring.slots[s.Fd.n] + 1
 		}
 	}
 }

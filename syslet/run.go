@@ -11,8 +11,8 @@ import (
 // in flight as the engine has room for, and yields them as they complete, in
 // any order. It takes a chain only when there is room: a slow consumer slows
 // the source down. Completions are yielded when there is no room or the source
-// has ended: a source that waits for something holds them back. The chain may be the same memory in each iteration: Run
-// copies its steps.
+// has ended: a source that waits for something holds them back. The chain may be
+// the same memory in each iteration: Run copies its steps.
 //
 // The error is nil with every completion; how the chain went is in
 // [Completion.Err]. A last pair with an error and no completion says that the
@@ -48,13 +48,13 @@ type runner[T any] struct {
 
 func (r *runner[T]) run(jobs iter.Seq2[T, Chain]) (err error) {
 	e := r.e
-	if !e.busy.CompareAndSwap(false, true) {
-		if e.arena == nil {
+	if !e.state.CompareAndSwap(free, running) {
+		if e.state.Load() == closed {
 			return ErrClosed
 		}
 		return ErrBusy
 	}
-	defer e.busy.Store(false)
+	defer e.state.Store(free)
 	if e.dead != nil {
 		return e.dead
 	}
@@ -78,7 +78,7 @@ func (r *runner[T]) run(jobs iter.Seq2[T, Chain]) (err error) {
 		}
 		for e.live > 0 || len(e.done) > 0 {
 			if waitErr := e.backend.advance(len(e.done) == 0); waitErr != nil {
-				e.dead = waitErr
+				e.abandon(waitErr)
 				err = waitErr
 				break
 			}

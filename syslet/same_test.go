@@ -2,9 +2,12 @@ package syslet
 
 import (
 	"flag"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 	"pgregory.net/rapid"
@@ -16,12 +19,15 @@ func randomChain(t *rapid.T) Chain {
 	n := rapid.IntRange(1, MaxSteps).Draw(t, "steps")
 	// No empty path: of two errors, io_uring may tell of the other.
 	names := rapid.SampledFrom([]string{"a", "b", "empty", "dir", "dir/c", "missing", "dir/missing/x"})
-	var opened []int
+	var opened, sockets []int
 	c := make(Chain, n)
 	for i := range c {
 		s := &c[i]
-		s.Call = rapid.SampledFrom([]Call{Nop, Open, Open, Read, Read, Write, Fsync, Stat, Rename, Unlink, Mkdir, Accept, Recv, Send, Reveal, Close, Jump}).Draw(t, "call")
+		s.Call = rapid.SampledFrom([]Call{Nop, Open, Open, Read, Read, Write, Fsync, Stat, Rename, Unlink, Mkdir, Accept, Recv, Send, Socket, Socket, Connect, Connect, Shutdown, Reveal, Close, Jump}).Draw(t, "call")
 		if s.Call.opens() && len(opened) == MaxOpen || s.Call.hasFd() && len(opened) == 0 {
+			s.Call = Nop
+		}
+		if s.Call == Connect && len(sockets) == 0 {
 			s.Call = Nop
 		}
 		action := func() Action {
@@ -47,10 +53,37 @@ func randomChain(t *rapid.T) Chain {
 			s.Data = s.Data.UpTo(i - 1)
 		}
 		s.Mode = 0o700
+		if s.Call.awaits() && rapid.Bool().Draw(t, "timeout") {
+			s.Timeout = time.Millisecond
+		}
 		switch s.Call {
+		case Socket:
+			s.Domain = rapid.SampledFrom([]int{unix.AF_UNIX, unix.AF_UNIX, unix.AF_INET, 9999}).Draw(t, "domain")
+			s.Flags = rapid.SampledFrom([]int{unix.SOCK_STREAM, unix.SOCK_STREAM | unix.SOCK_NONBLOCK, unix.SOCK_SEQPACKET, 99, 1 << 30}).Draw(t, "type")
+			s.Protocol = rapid.SampledFrom([]int{0, 0, 0, 250}).Draw(t, "protocol")
+			if s.Flags&unix.SOCK_NONBLOCK == 0 {
+				sockets = append(sockets, i)
+			}
+		case Connect:
+			s.Fd = Opened(rapid.SampledFrom(sockets).Draw(t, "socket"))
+			if rapid.IntRange(0, 3).Draw(t, "inet") == 0 {
+				s.Addr = netip.MustParseAddrPort("127.0.0.1:1") // where nobody listens
+			} else {
+				s.Path = rapid.SampledFrom([]string{"socket", "socket", "socket", "a", "missing"}).Draw(t, "peer")
+			}
+		case Recv, Send:
+			if s.Timeout == 0 { // nobody ever sends anything
+				s.Flags |= unix.MSG_DONTWAIT
+			}
+			s.Flags |= rapid.SampledFrom([]int{0, unix.MSG_WAITALL}).Draw(t, "flags")
+		case Shutdown:
+			s.Flags = rapid.IntRange(0, 3).Draw(t, "how")
 		case Open:
 			s.Flags = rapid.SampledFrom([]int{0, unix.O_RDWR, unix.O_RDWR | unix.O_CREAT, unix.O_DIRECTORY, unix.O_WRONLY | unix.O_TRUNC, 3 | 1<<30}).Draw(t, "flags")
 		case Read, Write:
+			if s.Fd.kind == fdOpened && c[s.Fd.n].Call == Socket {
+				s.Timeout = time.Millisecond
+			}
 			s.Off = rapid.Int64Range(-1, 10).Draw(t, "off")
 		case Unlink:
 			s.Flags = rapid.SampledFrom([]int{0, unix.AT_REMOVEDIR, 1 << 20}).Draw(t, "flags")
@@ -84,11 +117,19 @@ func trial(t *testing.T, e *Engine, c Chain) (results, tree string) {
 		t.Fatal(err)
 	}
 	defer unix.Close(root)
+	peer, err := net.Listen("unix", filepath.Join(dir, "socket"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer peer.Close()
 	here := make(Chain, len(c))
 	copy(here, c)
 	for i := range here {
 		if here[i].Call.hasPath() && here[i].Fd == CWD {
 			here[i].Fd = Number(root)
+		}
+		if here[i].Call == Connect {
+			here[i].Path = filepath.Join(dir, here[i].Path)
 		}
 		if here[i].Call == Rename {
 			here[i].Fd2 = Number(root)

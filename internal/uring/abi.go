@@ -1,6 +1,9 @@
 package uring
 
-import "unsafe"
+import (
+	"time"
+	"unsafe"
+)
 
 // Op is an operation of a request, in the numbering of the kernel's
 // include/uapi/linux/io_uring.h (enum io_uring_op).
@@ -13,6 +16,8 @@ const (
 	OpPollAdd        Op = 6
 	OpAccept         Op = 13
 	OpAsyncCancel    Op = 14
+	OpLinkTimeout    Op = 15
+	OpConnect        Op = 16
 	OpOpenat         Op = 18
 	OpClose          Op = 19
 	OpStatx          Op = 21
@@ -20,9 +25,11 @@ const (
 	OpWrite          Op = 23
 	OpSend           Op = 26
 	OpRecv           Op = 27
+	OpShutdown       Op = 34
 	OpRenameat       Op = 35
 	OpUnlinkat       Op = 36
 	OpMkdirat        Op = 37
+	OpSocket         Op = 45
 	OpFixedFdInstall Op = 54
 )
 
@@ -33,13 +40,30 @@ const (
 	HardLink  uint8 = 1 << 3 // the next request starts when this one ended
 )
 
-// Values of SQE.OpFlags and SQE.Len for particular operations.
+// Values of SQE.OpFlags, SQE.Ioprio and SQE.FileIndex for particular operations.
 const (
 	CancelAll uint32 = 1 << 0 // IORING_ASYNC_CANCEL_ALL
 	CancelAny uint32 = 1 << 2 // IORING_ASYNC_CANCEL_ANY
 
 	InstallInheritable uint32 = 1 << 0 // IORING_FIXED_FD_NO_CLOEXEC
+
+	AcceptMultishot uint16 = 1 << 0 // IORING_ACCEPT_MULTISHOT: a completion for each connection
+
+	FileAlloc = ^uint32(0) // IORING_FILE_INDEX_ALLOC: the kernel chooses the direct descriptor
 )
+
+// More in CQE.Flags says that the same request will have further completions
+// (IORING_CQE_F_MORE).
+const More uint32 = 1 << 1
+
+// Timespec is the kernel's struct __kernel_timespec, for [OpLinkTimeout]: SQE.Addr
+// points to one, SQE.Len is 1. The kernel reads it when the request is submitted.
+type Timespec struct{ Sec, Nsec int64 }
+
+// Span returns a duration as a Timespec.
+func Span(d time.Duration) Timespec {
+	return Timespec{Sec: int64(d / time.Second), Nsec: int64(d % time.Second)}
+}
 
 // SQE is a submission queue entry (struct io_uring_sqe). Which field means
 // what for an operation is in io_uring_enter(2).
@@ -89,6 +113,10 @@ type (
 		minWait   uint32
 		ts        uint64
 	}
+	fileRange struct { // struct io_uring_file_index_range
+		off, len uint32
+		_        uint64
+	}
 	filesRegister struct { // struct io_uring_rsrc_register
 		nr, flags  uint32
 		_          uint64
@@ -114,6 +142,8 @@ var (
 	_ [120]byte = [unsafe.Sizeof(params{})]byte{}
 	_ [24]byte  = [unsafe.Sizeof(geteventsArg{})]byte{}
 	_ [32]byte  = [unsafe.Sizeof(filesRegister{})]byte{}
+	_ [16]byte  = [unsafe.Sizeof(fileRange{})]byte{}
+	_ [16]byte  = [unsafe.Sizeof(Timespec{})]byte{}
 )
 
 const (
@@ -134,8 +164,9 @@ const (
 	sqCQOverflow = 1 << 1
 	sqTaskrun    = 1 << 2
 
-	registerProbe  = 8
-	registerFiles2 = 13
+	registerProbe     = 8
+	registerFiles2    = 13
+	registerFileRange = 25
 
 	filesSparse = 1 << 0
 	opSupported = 1 << 0

@@ -24,8 +24,13 @@ var ErrTooOld = errors.New("this kernel's io_uring is too old (Linux 5.19 or new
 // Config is the shape of a ring.
 type Config struct {
 	Submissions uint32 // entries of the submission queue, rounded up to a power of two; 1 to 32768
-	Completions uint32 // entries of the completion queue, likewise; at least Submissions
+	Completions uint32 // entries of the completion queue, likewise; Submissions to 65536
 	Files       uint32 // direct descriptors; 0 to the soft RLIMIT_NOFILE
+
+	// Alloc is how many more direct descriptors there are, behind the others, for
+	// the kernel to choose from ([FileAlloc]). They are left out, and Ring.Allocs
+	// says so, before Linux 6.0 and where RLIMIT_NOFILE has no room for them.
+	Alloc uint32
 
 	// OneThread promises that one OS thread, the one that calls New, makes every
 	// call. The kernel then runs deferred work only when that thread waits
@@ -50,12 +55,13 @@ type Ring struct {
 	cqHead, cqTail *atomic.Uint32
 	cqes           []CQE
 
-	ops [256]bool
+	ops    [256]bool
+	allocs bool
 
 	// What io_uring_enter reads through pointers lives here, on the heap: a
 	// stack may move during the call.
 	arg geteventsArg
-	ts  unix.Timespec
+	ts  Timespec
 
 	enters uint64
 }
@@ -65,6 +71,10 @@ type Ring struct {
 // where it is too old, EINVAL for a bad Config, ENOMEM or EMFILE where a limit
 // is reached.
 func New(c Config) (*Ring, error) {
+	const most = 1 << 15 // IORING_MAX_ENTRIES; of completions twice that
+	if c.Submissions < 1 || c.Submissions > most || c.Completions < c.Submissions || c.Completions > 2*most {
+		return nil, fmt.Errorf("a ring of %d submissions and %d completions: %w", c.Submissions, c.Completions, unix.EINVAL)
+	}
 	r := &Ring{fd: -1}
 	if err := r.setup(c); err != nil {
 		r.Close()
@@ -93,7 +103,11 @@ func (r *Ring) setup(c Config) error {
 			break
 		}
 	}
-	if errno != 0 {
+	switch errno {
+	case 0:
+	case unix.EINVAL: // not for the numbers of entries, which are in range: even the base flags are unknown
+		return ErrTooOld
+	default:
 		return fmt.Errorf("io_uring_setup(%d entries): %w", c.Submissions, errno)
 	}
 	r.features, r.flags = p.features, p.flags
@@ -107,15 +121,28 @@ func (r *Ring) setup(c Config) error {
 	if err := r.probe(); err != nil {
 		return err
 	}
-	if c.Files == 0 {
+	return r.registerFiles(c.Files, c.Alloc)
+}
+
+// registerFiles makes an empty table of direct descriptors.
+func (r *Ring) registerFiles(n, alloc uint32) error {
+	if n+alloc == 0 {
 		return nil
 	}
-	files := filesRegister{nr: c.Files, flags: filesSparse}
-	if err := r.register(registerFiles2, unsafe.Pointer(&files), unsafe.Sizeof(files)); err != nil {
-		if errors.Is(err, unix.EINVAL) {
-			return ErrTooOld
-		}
-		return fmt.Errorf("register %d direct descriptors: %w", c.Files, err)
+	files := filesRegister{nr: n + alloc, flags: filesSparse}
+	err := r.register(registerFiles2, unsafe.Pointer(&files), unsafe.Sizeof(files))
+	if errors.Is(err, unix.EMFILE) && n > 0 && alloc > 0 {
+		return r.registerFiles(n, 0)
+	}
+	if errors.Is(err, unix.EINVAL) {
+		return ErrTooOld
+	}
+	if err != nil {
+		return fmt.Errorf("register %d direct descriptors: %w", files.nr, err)
+	}
+	if alloc > 0 {
+		rest := fileRange{off: n, len: alloc}
+		r.allocs = r.register(registerFileRange, unsafe.Pointer(&rest), 0) == nil
 	}
 	return nil
 }
@@ -183,6 +210,9 @@ func (r *Ring) Close() error {
 // Supports reports whether the kernel knows an operation.
 func (r *Ring) Supports(op Op) bool { return r.ops[op] }
 
+// Allocs reports whether the kernel can choose direct descriptors (Config.Alloc).
+func (r *Ring) Allocs() bool { return r.allocs }
+
 // Deferred reports whether the kernel took the promise of Config.OneThread.
 func (r *Ring) Deferred() bool { return r.flags&setupDeferTaskrun != 0 }
 
@@ -225,7 +255,7 @@ func (r *Ring) Enter(wait int, timeout time.Duration) error {
 		flags = enterGetEvents
 	}
 	if wait > 0 && timeout > 0 {
-		r.ts = unix.NsecToTimespec(timeout.Nanoseconds())
+		r.ts = Span(timeout)
 		r.arg = geteventsArg{ts: uint64(uintptr(unsafe.Pointer(&r.ts)))}
 		flags |= enterExtArg
 		arg, size = uintptr(unsafe.Pointer(&r.arg)), unsafe.Sizeof(r.arg)
