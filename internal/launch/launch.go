@@ -10,10 +10,9 @@
 // had without us.
 //
 // The Go runtime changes some of what it is started with before any of our
-// code runs, and there is no way to learn how it was: see [signals.Inherited]
-// for signals; standard streams that were closed are /dev/null
-// (runtime/fds_unix.go); and a limit on address space (RLIMIT_AS) must leave
-// room for the runtime itself.
+// code runs: standard streams that were closed are /dev/null
+// (runtime/fds_unix.go), a limit on address space (RLIMIT_AS) must leave room
+// for the runtime itself, and for signals see [signals.Inherited].
 package launch
 
 import (

@@ -37,15 +37,29 @@ const (
 // State is what execve(2) hands on of a process's signals.
 type State struct{ Ignored, Blocked Set }
 
-// Inherited returns the state with which we were started, so far as the Go
-// runtime has not hidden it. It must be called before the dispositions of
-// signals are changed.
+// Inherited returns the state with which we were started. It must be called
+// before the dispositions of signals are changed.
 //
-// The runtime replaces inherited SIG_IGN, except for SIGHUP, SIGINT, SIGCONT,
-// SIGTSTP, SIGTTIN and SIGTTOU, and unblocks SIGHUP, SIGINT, SIGQUIT, SIGABRT,
-// SIGTERM, SIGCHLD, SIGPROF and the synchronous signals
-// (runtime/sigtab_linux_generic.go, flags Kill, Throw and Unblock).
+// The Go runtime replaces SIG_IGN, except for SIGHUP, SIGINT, SIGCONT, SIGTSTP,
+// SIGTTIN and SIGTTOU, and unblocks SIGHUP, SIGINT, SIGQUIT, SIGABRT, SIGTERM,
+// SIGCHLD, SIGPROF and the synchronous signals
+// (runtime/sigtab_linux_generic.go, flags Kill, Throw and Unblock). What it
+// replaced is found by our executable's symbol table, and is missing here if
+// that was stripped.
 func Inherited() (State, error) {
+	s, err := current()
+	if err != nil {
+		return State{}, err
+	}
+	if kept, err := started(); err == nil {
+		s.Ignored |= kept.Ignored
+		s.Blocked = kept.Blocked
+	}
+	return s, nil
+}
+
+// current returns the calling thread's state.
+func current() (State, error) {
 	b, err := os.ReadFile("/proc/thread-self/status")
 	if err != nil {
 		return State{}, fmt.Errorf("read our signal state: %w", err)

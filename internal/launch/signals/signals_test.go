@@ -1,9 +1,13 @@
 package signals
 
 import (
+	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -31,7 +35,7 @@ func TestMaskIsOfTheThread(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	now, err := Inherited()
+	now, err := current()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -64,4 +68,73 @@ func TestSIGKILLCannotBeChanged(t *testing.T) {
 	if _, err := SetAction(unix.SIGKILL, Action{Handler: Ignore}); err == nil {
 		t.Error("no error")
 	}
+}
+
+// go test strips its executables; the runtime's variables can be read in others.
+func TestInherited(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "inherited")
+	builds := map[string][]string{
+		"plain":                {"build"},
+		"position independent": {"build", "-buildmode=pie"},
+	}
+	for name, build := range builds {
+		t.Run(name, func(t *testing.T) {
+			out, err := exec.Command("go", append(build, "-o", program, "./testdata/inherited")...).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for _, want := range []State{
+				{},
+				{Ignored: Of(unix.SIGPIPE)},
+				{Ignored: Of(unix.SIGHUP, unix.SIGUSR1, unix.SIGTERM, unix.SIGTSTP, 40, Last)},
+				{Blocked: Of(unix.SIGHUP, unix.SIGTERM, unix.SIGCHLD, unix.SIGUSR2, 40)},
+				{Ignored: Of(unix.SIGPIPE, unix.SIGTERM), Blocked: Of(unix.SIGTERM, unix.SIGPROF)},
+			} {
+				if got := startIn(t, want, program); got != want {
+					t.Errorf("started in %+v: got %+v", want, got)
+				}
+			}
+		})
+	}
+}
+
+// startIn runs the program in testdata/inherited in a state and returns what it prints.
+func startIn(t *testing.T, s State, program string) State {
+	t.Helper()
+	cmd := exec.Command("/proc/self/exe", program)
+	cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%x %x", startState, s.Ignored, s.Blocked))
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got State
+	if _, err := fmt.Sscanf(string(out), "%x %x", &got.Ignored, &got.Blocked); err != nil {
+		t.Fatalf("%q: %v", out, err)
+	}
+	return got
+}
+
+// startState is the environment variable that makes this test's executable
+// take on a state and become the program that is its argument.
+const startState = "TEST_SIGNALS_START_STATE"
+
+func TestMain(m *testing.M) {
+	if state := os.Getenv(startState); state != "" {
+		fmt.Fprintln(os.Stderr, become(state, os.Args[1]))
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+func become(state, program string) error {
+	var s State
+	if _, err := fmt.Sscanf(state, "%x %x", &s.Ignored, &s.Blocked); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	if _, err := SetMask(s.Blocked); err != nil {
+		return err
+	}
+	Reset(s.Ignored)
+	return syscall.Exec(program, []string{program}, os.Environ())
 }
