@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 	"iter"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -181,26 +183,36 @@ func TestStopped(t *testing.T) {
 func TestValidate(t *testing.T) {
 	open := Step{Call: Open, Path: "x"}
 	tests := map[string]Chain{
-		"too long":              make(Chain, MaxSteps+1),
-		"too many opened":       {open, open, open, open, open},
-		"no such call":          {{Call: numCalls}},
-		"action behind the end": {{OnError: Goto(2)}},
-		"negative action":       {{OnError: -1}},
-		"jump behind the end":   {{Call: Jump, Flags: 2}},
-		"jump to itself":        {{Call: Jump, Flags: 0}},
-		"opened later":          {{Call: Read, Fd: Opened(1)}, open},
-		"opened by itself":      {{Call: Open, Fd: Opened(0)}},
-		"opened by a read":      {{Call: Nop}, {Call: Read, Fd: Opened(0)}},
-		"opened by step -1":     {{Call: Read, Fd: Opened(-1)}},
-		"read of a directory":   {{Call: Read, Fd: CWD}},
-		"close of a number":     {{Call: Close, Fd: Number(3)}},
-		"zero byte":             {{Call: Unlink, Path: "a\x00b"}},
-		"foreign memory":        {{Call: Read, Fd: Number(0), Data: Bytes(make([]byte, 1))}},
-		"outside of the buffer": {{Call: Read, Fd: Number(0), Data: Own(0, 65)}},
-		"backwards":             {{Call: Read, Fd: Number(0), Data: Own(5, 4)}},
-		"length of itself":      {{Call: Read, Fd: Number(0), Data: Own(0, 4).UpTo(0)}},
-		"length of an open":     {open, {Call: Read, Fd: Opened(0), Data: Own(0, 4).UpTo(0)}},
-		"paths too long":        {{Call: Unlink, Path: string(make([]byte, 0)) + fmt.Sprintf("%0*d", MaxPaths, 1)}},
+		"too long":                make(Chain, MaxSteps+1),
+		"too many opened":         {open, open, open, open, open},
+		"no such call":            {{Call: numCalls}},
+		"action behind the end":   {{OnError: Goto(2)}},
+		"negative action":         {{OnError: -1}},
+		"jump behind the end":     {{Call: Jump, Flags: 2}},
+		"jump to itself":          {{Call: Jump, Flags: 0}},
+		"opened later":            {{Call: Read, Fd: Opened(1)}, open},
+		"opened by itself":        {{Call: Open, Fd: Opened(0)}},
+		"opened by a read":        {{Call: Nop}, {Call: Read, Fd: Opened(0)}},
+		"opened by step -1":       {{Call: Read, Fd: Opened(-1)}},
+		"read of a directory":     {{Call: Read, Fd: CWD}},
+		"close of a number":       {{Call: Close, Fd: Number(3)}},
+		"zero byte":               {{Call: Unlink, Path: "a\x00b"}},
+		"foreign memory":          {{Call: Read, Fd: Number(0), Data: Bytes(make([]byte, 1))}},
+		"outside of the buffer":   {{Call: Read, Fd: Number(0), Data: Own(0, 65)}},
+		"backwards":               {{Call: Read, Fd: Number(0), Data: Own(5, 4)}},
+		"length of itself":        {{Call: Read, Fd: Number(0), Data: Own(0, 4).UpTo(0)}},
+		"length of an open":       {open, {Call: Read, Fd: Opened(0), Data: Own(0, 4).UpTo(0)}},
+		"connect of an open file": {open, {Call: Connect, Fd: Opened(0), Path: "x"}},
+		"connect of a number":     {{Call: Connect, Fd: Number(3), Path: "x"}},
+		"connect to nowhere":      {{Call: Socket}, {Call: Connect, Fd: Opened(0)}},
+		"connect too far":         {{Call: Socket}, {Call: Connect, Fd: Opened(0), Path: strings.Repeat("x", 108)}},
+		"connect to a named zone": {{Call: Socket}, {Call: Connect, Fd: Opened(0), Addr: netip.MustParseAddrPort("[fe80::1%eth0]:1")}},
+		"connect without waiting": {{Call: Socket, Flags: unix.SOCK_NONBLOCK}, {Call: Connect, Fd: Opened(0), Path: "x"}},
+		"negative timeout":        {{Call: Accept, Fd: Number(0), Timeout: -1}},
+		"timeout of an fsync":     {{Call: Fsync, Fd: Number(0), Timeout: 1}},
+		"multishot read":          {{Call: Read, Fd: Number(0), Multishot: true}},
+		"multishot and timeout":   {{Call: Accept, Fd: Number(0), Multishot: true, Timeout: 1}},
+		"paths too long":          {{Call: Unlink, Path: string(make([]byte, 0)) + fmt.Sprintf("%0*d", MaxPaths, 1)}},
 	}
 	e, err := New(Config{Depth: 1, Buffer: 64})
 	if err != nil {
@@ -213,8 +225,12 @@ func TestValidate(t *testing.T) {
 				t.Errorf("Validate: %v", err)
 			}
 			n := 0
-			for _, err := range Run(t.Context(), e, one(chain)) {
+			for c, err := range Run(t.Context(), e, one(chain)) {
 				n++
+				if c.Err() != nil || c.Ran(0) || c.Own() != nil || c.Stat(0) != nil {
+					t.Error("the completion that came with the error has results")
+				}
+				c.Take().Release()
 				if !errors.Is(err, ErrChain) {
 					t.Errorf("Run: %v", err)
 				}

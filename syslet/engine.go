@@ -275,9 +275,9 @@ type Buffer struct {
 func (b *Buffer) Bytes() []byte { return b.mem }
 
 // Release gives the buffer back. It must not be used any more. It may be called
-// from any goroutine, once for each Take.
+// from any goroutine, once for each Take. A nil buffer is released already.
 func (b *Buffer) Release() {
-	if b.taken.CompareAndSwap(true, false) {
+	if b != nil && b.taken.CompareAndSwap(true, false) {
 		b.home <- b // there is room for all
 	}
 }

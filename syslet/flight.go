@@ -189,7 +189,8 @@ func (e *StepError) Unwrap() error {
 	return e.Errno
 }
 
-// Completion is a chain that has ended. It is valid until the next iteration.
+// Completion is a chain that has ended. It is valid until the next iteration. The
+// zero value, which comes with an error of [Run], is one of a chain without steps.
 type Completion[T any] struct {
 	Value T // the caller's own, as it was given with the chain
 	f     *flight
@@ -199,7 +200,7 @@ type Completion[T any] struct {
 // step stopped it.
 func (c Completion[T]) Err() error {
 	f := c.f
-	if f.failed < 0 {
+	if f == nil || f.failed < 0 {
 		return nil
 	}
 	s, res := &f.chain[f.failed], f.results[f.failed]
@@ -218,7 +219,7 @@ func (c Completion[T]) Err() error {
 // N returns a step's last result: the bytes of a transfer, the number that
 // [Reveal] gave, else 0. It is ECANCELED for a step that did not run.
 func (c Completion[T]) N(step int) (int, error) {
-	if step < 0 || step >= c.f.steps {
+	if c.f == nil || step < 0 || step >= c.f.steps {
 		return 0, unix.EINVAL
 	}
 	res := c.f.results[step]
@@ -233,7 +234,7 @@ func (c Completion[T]) N(step int) (int, error) {
 
 // Ran reports whether a step was run.
 func (c Completion[T]) Ran(step int) bool {
-	return step >= 0 && step < c.f.steps && c.f.results[step] > waiting
+	return c.f != nil && step >= 0 && step < c.f.steps && c.f.results[step] > waiting
 }
 
 // Stat returns what a [Stat] step found, valid until the next iteration, or nil
@@ -246,11 +247,19 @@ func (c Completion[T]) Stat(step int) *unix.Statx_t {
 }
 
 // Own returns the chain's buffer, valid until the next iteration.
-func (c Completion[T]) Own() []byte { return c.f.buffer.mem }
+func (c Completion[T]) Own() []byte {
+	if c.f == nil {
+		return nil
+	}
+	return c.f.buffer.mem
+}
 
 // Take keeps the chain's buffer beyond the iteration. It is the caller's until
-// [Buffer.Release]; the engine goes on with another one.
+// [Buffer.Release]; the engine goes on with another one. It is nil where there is none.
 func (c Completion[T]) Take() *Buffer {
+	if c.f == nil {
+		return nil
+	}
 	c.f.taken = true
 	c.f.buffer.taken.Store(true)
 	return c.f.buffer

@@ -6,16 +6,16 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strconv"
 	"strings"
 	"testing"
 	"unsafe"
 
+	"github.com/seed-055cd0c8/indirect/internal/uring"
 	"golang.org/x/sys/unix"
 )
 
-// forbidEnv names the errno with which a seccomp filter refuses io_uring_setup
-// in a child that runs these tests.
+// forbidEnv names the call, and the errno with which a seccomp filter refuses it,
+// in a child that runs these tests: "425 1".
 const forbidEnv = "SYSLET_TEST_FORBID"
 
 func TestMain(m *testing.M) {
@@ -25,9 +25,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	if s := os.Getenv(forbidEnv); s != "" {
-		errno, err := strconv.Atoi(s)
+		nr, errno, err := forbidden(s)
 		if err == nil {
-			err = forbidRing(uint32(errno))
+			err = forbid(nr, errno)
 		}
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -37,14 +37,19 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// forbidRing has io_uring_setup fail in this process from now on.
-func forbidRing(errno uint32) error {
+func forbidden(s string) (nr uint32, errno unix.Errno, err error) {
+	_, err = fmt.Sscanf(s, "%d %d", &nr, &errno)
+	return nr, errno, err
+}
+
+// forbid has a system call fail in this process from now on.
+func forbid(nr uint32, errno unix.Errno) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	filter := []unix.SockFilter{
-		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // the number is the same on every architecture
-		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: unix.SYS_IO_URING_SETUP, Jf: 1},
-		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | errno},
+		{Code: unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, K: 0}, // io_uring's numbers are the same on every architecture
+		{Code: unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, K: nr, Jf: 1},
+		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ERRNO | uint32(errno)},
 		{Code: unix.BPF_RET | unix.BPF_K, K: unix.SECCOMP_RET_ALLOW},
 	}
 	prog := unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
@@ -94,17 +99,29 @@ func eachBackend(t *testing.T, c Config, test func(t *testing.T, e *Engine)) {
 	}
 }
 
-// TestForbidden runs every test in processes whose seccomp filter refuses
-// io_uring, as containers do: Auto must take the pool, and all results hold.
+// TestForbidden runs tests in processes whose seccomp filter refuses a part of
+// io_uring, as containers do: Auto must take the pool, and, for the refusal that
+// is the most common, all results hold.
 func TestForbidden(t *testing.T) {
 	if os.Getenv(forbidEnv) != "" {
 		return // this is such a process
 	}
-	for _, errno := range []unix.Errno{unix.EPERM, unix.ENOSYS} {
-		t.Run(unix.ErrnoName(errno), func(t *testing.T) {
+	for _, refused := range []struct {
+		nr    int
+		errno unix.Errno
+		tests string
+	}{
+		{unix.SYS_IO_URING_SETUP, unix.EPERM, "."}, // also what kernel.io_uring_disabled does
+		{unix.SYS_IO_URING_SETUP, unix.ENOSYS, "^TestAuto$"},
+		{unix.SYS_IO_URING_SETUP, unix.EINVAL, "^TestAuto$"}, // as Linux 5.1 to 5.17 say of our flags
+		{unix.SYS_IO_URING_SETUP, unix.ENOMEM, "^TestAuto$"}, // RLIMIT_MEMLOCK, before Linux 5.12
+		{unix.SYS_IO_URING_REGISTER, unix.EACCES, "^TestAuto$"},
+		{unix.SYS_IO_URING_ENTER, unix.EPERM, "^TestAuto$"},
+	} {
+		t.Run(fmt.Sprint(refused.nr, unix.ErrnoName(refused.errno)), func(t *testing.T) {
 			t.Parallel()
-			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=60s")
-			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d", forbidEnv, errno))
+			cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.v", "-test.timeout=60s", "-test.run", refused.tests)
+			cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%d %d", forbidEnv, refused.nr, refused.errno))
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Fatalf("%v\n%s", err, out)
@@ -123,14 +140,21 @@ func TestAuto(t *testing.T) {
 	}
 	defer e.Close()
 	backend, reason := e.Backend()
-	forbidden := os.Getenv(forbidEnv)
+	how := os.Getenv(forbidEnv)
 	switch {
-	case forbidden != "":
-		errno, _ := strconv.Atoi(forbidden)
-		if backend != Pool || !errors.Is(reason, unix.Errno(errno)) {
-			t.Errorf("%s, %v; want the pool because of %v", backend, reason, unix.Errno(errno))
+	case how != "":
+		_, errno, err := forbidden(how)
+		if err != nil {
+			t.Fatal(err)
 		}
-		if _, err := New(Config{Backend: Ring}); !errors.Is(err, unix.Errno(errno)) {
+		want := error(errno)
+		if errno == unix.EINVAL {
+			want = uring.ErrTooOld
+		}
+		if backend != Pool || !errors.Is(reason, want) {
+			t.Errorf("%s, %v; want the pool because of %v", backend, reason, want)
+		}
+		if _, err := New(Config{Backend: Ring}); !errors.Is(err, want) {
 			t.Errorf("New with a ring: %v", err)
 		}
 	case haveRing():

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/seed-055cd0c8/indirect/internal/uring"
 	"golang.org/x/sys/unix"
 )
 
@@ -411,6 +412,47 @@ func TestOldReveal(t *testing.T) {
 	if after := openFiles(t); after != before {
 		t.Errorf("%d descriptors open, %d before", after, before)
 	}
+}
+
+// FuzzStrangers holds that completions that belong to nothing do no harm: each
+// run still has its own results, all of them, once.
+func FuzzStrangers(f *testing.F) {
+	f.Add(uint64(0), int32(0), uint32(0))
+	f.Add(uint64(kindPoll|3), int32(-1), uint32(0))
+	f.Add(uint64(kindStep|31), int32(5), uint32(0))
+	f.Add(uint64(kindClose), int32(0), uint32(1))
+	f.Add(uint64(kindTimeout), int32(-62), uint32(0))
+	f.Add(uint64(kindShared), int32(7), uint32(2))
+	f.Add(uint64(7<<8|kindShared), int32(7), uint32(2))
+	f.Add(uint64(6<<5), int32(0), uint32(0))
+	f.Add(uint64(1<<40), int32(0), uint32(0))
+	f.Add(^uint64(2), int32(1), ^uint32(0))
+	var e *Engine
+	if haveRing() {
+		var err error
+		if e, err = New(Config{Backend: Ring, Depth: 4, Buffer: 64}); err != nil {
+			f.Fatal(err)
+		}
+		f.Cleanup(func() { e.Close() })
+	}
+	f.Fuzz(func(t *testing.T, data uint64, res int32, flags uint32) {
+		if e == nil || data == wakeData || data == cancelData || data == kindDrop {
+			return // anybody's: their completions are only counted
+		}
+		b, stranger := e.backend.(*ringBackend), uring.CQE{UserData: data, Res: res, Flags: flags}
+		b.complete(stranger) // before anything runs
+		n := 0
+		for c, err := range Run(t.Context(), e, times(8, Chain{{Call: Open, Path: os.DevNull}, {Call: Close, Fd: Opened(0)}})) {
+			if got := outcome(c); err != nil || got != "0 0" {
+				t.Fatalf("%s, %v", got, err)
+			}
+			n++
+		}
+		b.complete(stranger)
+		if n != 8 || b.out > 1 || len(e.done) > 0 {
+			t.Errorf("%d completions, %d requests, %d done", n, b.out, len(e.done))
+		}
+	})
 }
 
 // TestManyEngines runs engines side by side, each in a goroutine that is not

@@ -160,8 +160,92 @@ func TestDirectDescriptors(t *testing.T) {
 	}
 }
 
+// TestAlloc has the kernel choose direct descriptors: only behind the others.
+func TestAlloc(t *testing.T) {
+	r := open(t, Config{Submissions: 8, Completions: 16, Files: 3, Alloc: 2})
+	if r == nil || !r.Allocs() {
+		return
+	}
+	path := append([]byte(os.DevNull), 0)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&path[0])
+	const n = 3 // one more than there is
+	for range n {
+		s := r.Next()
+		s.Op, s.Fd, s.Addr, s.FileIndex = OpOpenat, unix.AT_FDCWD, address(path), FileAlloc
+	}
+	for r.Ready() < n { // a signal may end the wait
+		if err := r.Enter(n, time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[int32]bool{}
+	for range n {
+		c, _ := r.Reap()
+		got[c.Res] = true
+	}
+	if !got[3] || !got[4] || !got[-int32(unix.ENFILE)] {
+		t.Errorf("the kernel chose %v", got)
+	}
+}
+
+// TestAllocLimit holds that RLIMIT_NOFILE costs the descriptors for the kernel to
+// choose from first.
+func TestAllocLimit(t *testing.T) {
+	var old unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &old); err != nil {
+		t.Fatal(err)
+	}
+	few := unix.Rlimit{Cur: 64, Max: old.Max}
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &few); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Setrlimit(unix.RLIMIT_NOFILE, &old)
+	if r := open(t, Config{Submissions: 8, Completions: 16, Files: 60, Alloc: 60}); r != nil && r.Allocs() {
+		t.Error("more direct descriptors than RLIMIT_NOFILE allows")
+	}
+	if r, err := New(Config{Submissions: 8, Completions: 16, Files: 65}); err == nil {
+		t.Error("more direct descriptors than RLIMIT_NOFILE allows")
+		r.Close()
+	}
+}
+
+// TestLinkTimeout ends a wait that nothing else would end.
+func TestLinkTimeout(t *testing.T) {
+	r := open(t, Config{Submissions: 8, Completions: 16})
+	if r == nil {
+		return
+	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(p[0])
+	defer unix.Close(p[1])
+	span := Span(1500 * time.Microsecond)
+	var pin runtime.Pinner
+	defer pin.Unpin()
+	pin.Pin(&span)
+	s := r.Next()
+	s.Op, s.Fd, s.OpFlags, s.Flags = OpPollAdd, int32(p[0]), unix.POLLIN, Link
+	s = r.Next()
+	s.Op, s.Fd, s.Addr, s.Len, s.UserData = OpLinkTimeout, -1, uint64(uintptr(unsafe.Pointer(&span))), 1, 1
+	for r.Ready() < 2 { // a signal may end the wait
+		if err := r.Enter(2, time.Second); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := []int32{-int32(unix.ECANCELED), -int32(unix.ETIME)}
+	for range want {
+		if c, _ := r.Reap(); c.Res != want[c.UserData] {
+			t.Errorf("request %d: %d, want %d", c.UserData, c.Res, want[c.UserData])
+		}
+	}
+}
+
 func TestRefused(t *testing.T) {
-	for _, c := range []Config{{}, {Submissions: 1 << 20, Completions: 1 << 20}, {Submissions: 8, Completions: 4}, {Submissions: 4, Completions: 8, Files: 1 << 30}} {
+	for _, c := range []Config{{}, {Submissions: 1 << 15, Completions: 1<<16 + 1}, {Submissions: 1 << 20, Completions: 1 << 20}, {Submissions: 8, Completions: 4}, {Submissions: 4, Completions: 8, Files: 1 << 30}} {
 		if r, err := New(c); err == nil {
 			t.Errorf("New(%+v) succeeded", c)
 			r.Close()
