@@ -257,6 +257,27 @@ func (e *engine) setArena(tid int, address uint64) int64 {
 	return int64(address)
 }
 
+// noteFilter writes down that the thread is about to install a filter of its
+// own: other threads' syslets would not be under it.
+func (e *engine) noteFilter(tid int) error {
+	if _, ok := e.header(tid); !ok {
+		return nil
+	}
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	e.images.Lock()
+	defer e.images.Unlock()
+	s, err := e.loadImage(tid, m)
+	if err != nil || s.header.Flags&image.OwnFilters != 0 {
+		return err
+	}
+	s.header.Flags |= image.OwnFilters
+	return s.writeHeader()
+}
+
 // rowOf is where the ledger counts a request.
 func (e *engine) rowOf(q request) int {
 	if q.added != nil {

@@ -41,5 +41,6 @@ func (e *engine) tells(listener.Notification) bool                              
 func (e *engine) landed(listener.Notification)                                  {}
 func (e *engine) setArena(int, uint64) int64                                    { return 0 }
 func (e *engine) beforeFilter(listener.Notification)                            {}
+func (e *engine) noteFilter(int) error                                          { return nil }
 func (e *engine) enforce(listener.Notification, fdcall.ABI, *fdcall.Call) error { return errImpossible }
 func (e *engine) runWatched(listener.Notification, fdcall.ABI, Decision) error  { return errImpossible }

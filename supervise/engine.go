@@ -175,6 +175,9 @@ func (e *engine) handle(n listener.Notification) {
 		return
 	}
 	if installsFilter(abi, nr, &n.Args) {
+		if err := e.noteFilter(int(n.TID)); err != nil && !errors.Is(err, tracee.ErrGone) {
+			e.complain(fmt.Errorf("note that thread %d filters its own calls: %w", n.TID, err))
+		}
 		e.beforeFilter(n)
 		return
 	}

@@ -101,6 +101,10 @@ const Cancels Flags = 1 << 0
 // diverted in this image.
 const Known Flags = 1 << 1
 
+// OwnFilters says that a thread of the program has installed a seccomp filter:
+// threads that were made before may lack it, and are not used for another's calls.
+const OwnFilters Flags = 1 << 2
+
 // Marshal returns the header's bytes.
 func (h *Header) Marshal() []byte {
 	b := make([]byte, 0, HeaderSize)

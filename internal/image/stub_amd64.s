@@ -17,6 +17,8 @@
 #define FAMILY 0x2ba0
 #define SETS 0x4800 // for each set of asked properties: an index, and rows
 #define SETSIZE 0x1700
+#define HEADER_FLAGS (HEADER+12)
+#define OWNFILTERS 4
 #define HEADER_SETS (HEADER+20) // which of them are there
 #define HEADER_ARENA (HEADER+24) // where syslets are kept, or 0
 #define KINDS 0x4600 // one byte for each system call number: may it block?
@@ -125,10 +127,15 @@
 #define F_OPTIONLEN -32
 
 // An arena has a lock and room for syslets, each of them in a slot that is also
-// its helper's stack.
+// its helper's stack. A bit for each of the first slots says that a helper waits
+// there for its next call.
 #define ARENASIZE 0x400000
 #define ARENA_LOCK 4
+#define ARENA_SPARES 8
+#define SPARES 64
+#define IDLE 10000000 // nanoseconds that a spare helper waits before it ends
 #define SLOTSIZE 1024
+#define SLOTSHIFT 10
 #define S_TAKEN 0
 #define S_REGS 8 // the call: its number and six arguments
 #define S_RING 64 // struct syslet_args
@@ -150,7 +157,16 @@
 #define S_RANGE 264 // struct cachestat_range
 #define S_CACHED 280 // struct cachestat: its first word counts pages
 #define S_STAT 320 // struct stat
+#define S_MODE (S_STAT+24)
 #define S_SIZE (S_STAT+48)
+#define S_PROBED 464 // two struct iovec: what is read before the call is made:
+#define S_PROBE 496 // the ring's size,
+#define S_CODE 500 // and the first bytes of what the helper is to enter
+#define S_PROBELEN 520
+#define S_SPARE 528 // 1: the helper does not enter the program
+#define S_GO 532 // 1: a spare helper has a call
+#define S_TID 536
+#define S_IDLE 544 // struct timespec
 #define S_FRAME (SLOTSIZE-FRAME)
 
 // struct syslet_ring
@@ -171,18 +187,28 @@
 #define SYS_mmap 9
 #define SYS_munmap 11
 #define SYS_rt_sigprocmask 14
+#define SYS_pread64 17
 #define SYS_madvise 28
 #define SYS_clone 56
 #define SYS_futex 202
 #define SYS_preadv2 327
 #define SYS_pwritev2 328
 #define SYS_fstat 5
+#define SYS_exit 60
+#define SYS_gettid 186
+#define SYS_kcmp 312
+#define KCMP_FILES 2
+#define S_IFMT 0xf000
+#define S_IFREG 0x8000
+#define MAJOR 0xfff00 // of the device, in st_dev
 #define SYS_cachestat 451
 #define PAGESHIFT 12
 #define MSG_DONTWAIT 0x40
 #define RWF_NOWAIT 8
 #define SYSLET_CLONE 0x50f00 // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM
 #define FUTEX_WAIT 0
+#define FUTEX_WAIT_PRIVATE 128
+#define FUTEX_WAKE_PRIVATE 129
 #define FUTEX_WAKE_OP 5
 #define ADD_ONE 0x10001000 // FUTEX_OP(FUTEX_OP_ADD, 1, FUTEX_OP_CMP_EQ, 0)
 #define SYS_sched_yield 24
@@ -301,6 +327,7 @@ take:
 	SYSCALL
 	MOVQ AX, S_PID(BX)
 	MOVQ $-1, S_ALL(BX)
+	MOVL $0, S_SPARE(BX)
 	// What is on the page that the program's stack pointer is on can be read.
 	CMPQ (F_ARGS+16)(SP), $32
 	JNE  copyregs
@@ -377,17 +404,26 @@ ring:
 	JEQ  sysletinvalid
 	CMPQ S_SP(BX), $0
 	JEQ  sysletinvalid
-	LEAQ S_ELEMENTS(BX), AX
+	LEAQ S_PROBE(BX), AX
 	MOVQ AX, (S_LOCAL+0)(BX)
-	MOVQ $4, (S_LOCAL+8)(BX)
+	MOVQ $20, (S_LOCAL+8)(BX)
 	ADDQ $RING_ELEMENTS, R11
-	MOVQ R11, (S_REMOTE+0)(BX)
-	MOVQ $4, (S_REMOTE+8)(BX)
+	MOVQ R11, (S_PROBED+0)(BX)
+	MOVQ $4, (S_PROBED+8)(BX)
+	MOVQ S_IP(BX), AX
+	MOVQ AX, (S_PROBED+16)(BX)
+	MOVQ $16, (S_PROBED+24)(BX)
+	LEAQ S_PROBED(BX), R10
+	CMPQ S_REGS(BX), $SYS_pread64
+	JNE  probe
+	MOVL $2, R8
+probe:
 	MOVL $SYS_process_vm_readv, AX
 	SYSCALL
 	CMPQ AX, $4
-	JNE  sysletbad
-	MOVL S_ELEMENTS(BX), AX
+	JLT  sysletbad
+	MOVQ AX, S_PROBELEN(BX)
+	MOVL S_PROBE(BX), AX
 	TESTL AX, AX
 	JEQ  sysletinvalid
 	LEAL -1(AX), R11
@@ -416,7 +452,8 @@ ring:
 	JNE  nowait
 	// The attempt would begin to read what is not cached, in this thread,
 	// which costs as much as the call: the helper does it better. At the
-	// file's end there is nothing to cache.
+	// file's end there is nothing to cache. File systems without a disk of
+	// their own may keep what they cache elsewhere: overlayfs does.
 	MOVQ (S_REGS+32)(BX), AX
 	MOVQ AX, (S_RANGE+0)(BX)
 	MOVQ (S_REGS+24)(BX), AX
@@ -443,9 +480,14 @@ ring:
 	MOVL $SYS_fstat, AX
 	SYSCALL
 	MOVL $KIND_PREAD, R11
+	TESTQ AX, AX
+	JNE  nowait
+	TESTL $MAJOR, S_STAT(BX)
+	JEQ  nowait
 	MOVQ (S_RANGE+0)(BX), AX
 	CMPQ AX, S_SIZE(BX)
-	JLT  handover
+	JGE  nowait
+	JMP  reads
 nowait:
 	MOVQ (S_REGS+16)(BX), AX
 	MOVQ AX, (S_IOVEC+0)(BX)
@@ -510,6 +552,56 @@ dontwait2:
 	CMPQ AX, $-11
 	JNE  sysletdone
 
+	// A read of a regular file that is not cached. If all that the helper is to
+	// do in the program is to end, it does not enter it, and can make another
+	// such call: what a thread has of its own (credentials, scheduling, its
+	// thread pointer) is none of that call's business, except for its
+	// descriptors and the filters over it.
+reads:
+	MOVL S_MODE(BX), AX
+	ANDL $S_IFMT, AX
+	CMPL AX, $S_IFREG
+	JNE  handover
+	CMPQ S_PROBELEN(BX), $20
+	JNE  handover
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	TESTL $OWNFILTERS, HEADER_FLAGS(CX)
+	JNE  handover
+	LEAQ S_CODE(BX), SI
+	XORL DX, DX // is AX SYS_exit there?
+decode:
+	LEAQ (S_CODE+14)(BX), AX
+	CMPQ SI, AX
+	JHI  handover
+	MOVWLZX 0(SI), AX
+	CMPL AX, $0x050f // syscall
+	JEQ  decoded
+	CMPL AX, $0xff31 // xor %edi,%edi
+	JEQ  decode2
+	CMPL AX, $0x1ef3
+	JEQ  decodex
+	MOVBLZX AX, AX
+	CMPL AX, $0xbf // mov $..,%edi
+	JEQ  decode5
+	CMPL AX, $0xb8 // mov $..,%eax
+	JNE  handover
+	CMPL 1(SI), $SYS_exit
+	JNE  handover
+	INCL DX
+decode5:
+	ADDQ $3, SI
+decode2:
+	ADDQ $2, SI
+	JMP  decode
+decodex:
+	CMPL 0(SI), $0xfa1e0ff3 // endbr64
+	JNE  handover
+	ADDQ $4, SI
+	JMP  decode
+decoded:
+	MOVL DX, S_SPARE(BX)
+
 	// The call may block: a new thread makes it. Its frame, in the slot, has
 	// the program's registers, which it enters the program with in the end.
 handover:
@@ -543,6 +635,56 @@ handover:
 	SYSCALL
 	MOVQ F_MASK(SP), AX
 	MOVQ AX, S_MASK(BX)
+	CMPL S_SPARE(BX), $0
+	JEQ  newhelper
+	// A spare helper, if it is one of this process (vfork's child has the
+	// arena as well) and has this thread's descriptors.
+spare:
+	MOVQ S_ARENA(BX), R11
+	BSFQ ARENA_SPARES(R11), CX
+	JEQ  newhelper
+	MOVQ CX, R9
+	SHLQ $SLOTSHIFT, R9
+	ADDQ R11, R9
+	MOVQ S_PID(R9), AX
+	CMPQ AX, S_PID(BX)
+	JNE  newhelper
+	LOCK
+	BTRQ CX, ARENA_SPARES(R11)
+	JCC  spare
+	MOVL $SYS_gettid, AX
+	SYSCALL
+	MOVQ AX, DI
+	MOVQ S_TID(R9), SI
+	MOVL $KCMP_FILES, DX
+	XORL R10, R10
+	XORL R8, R8
+	MOVL $SYS_kcmp, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  other
+	MOVL $11, CX // from S_REGS to S_SP
+give:
+	MOVQ (S_REGS-8)(BX)(CX*8), AX
+	MOVQ AX, (S_REGS-8)(R9)(CX*8)
+	DECL CX
+	JNE  give
+	MOVL $1, S_GO(R9)
+	LEAQ S_GO(R9), DI
+	MOVL $FUTEX_WAKE_PRIVATE, SI
+	MOVL $1, DX
+	MOVL $SYS_futex, AX
+	SYSCALL
+	MOVL $0, S_TAKEN(BX)
+	JMP  pending
+other:
+	MOVQ R9, CX
+	MOVQ S_ARENA(BX), R11
+	SUBQ R11, CX
+	SHRQ $SLOTSHIFT, CX
+	LOCK
+	BTSQ CX, ARENA_SPARES(R11)
+newhelper:
 	MOVL $SYSLET_CLONE, DI
 	LEAQ SLOTSIZE(BX), SI
 	XORL DX, DX
@@ -678,6 +820,8 @@ lost:
 	MOVQ S_ARENA(BX), R11
 	XORL AX, AX
 	XCHGL AX, ARENA_LOCK(R11)
+	CMPL S_SPARE(BX), $0
+	JNE  park
 	MOVQ S_SP(BX), SP
 	MOVL $2, DI
 	LEAQ S_MASK(BX), SI
@@ -697,6 +841,51 @@ lost:
 	MOVQ S_IP(CX), R11
 	MOVL $0, S_TAKEN(CX)
 	JMP  R11
+
+	// The helper waits for another call, or ends.
+park:
+	MOVQ (S_FRAME+F_THUNK)(BX), CX
+	ANDL $0xffff0000, CX
+	TESTL $OWNFILTERS, HEADER_FLAGS(CX)
+	JNE  end
+	MOVQ BX, R12
+	MOVQ S_ARENA(BX), R11
+	SUBQ R11, R12
+	SHRQ $SLOTSHIFT, R12
+	CMPQ R12, $SPARES
+	JHS  end
+	MOVL $SYS_gettid, AX
+	SYSCALL
+	MOVQ AX, S_TID(BX)
+	MOVL $0, S_GO(BX)
+	MOVQ $0, (S_IDLE+0)(BX)
+	MOVQ $IDLE, (S_IDLE+8)(BX)
+	MOVQ S_ARENA(BX), R11
+	LOCK
+	BTSQ R12, ARENA_SPARES(R11)
+parked:
+	LEAQ S_GO(BX), DI
+	MOVL $FUTEX_WAIT_PRIVATE, SI
+	XORL DX, DX
+	LEAQ S_IDLE(BX), R10
+	MOVL $SYS_futex, AX
+	SYSCALL
+	CMPL S_GO(BX), $0
+	JNE  unparked
+	CMPQ AX, $-110 // ETIMEDOUT
+	JNE  parked
+	MOVQ S_ARENA(BX), R11
+	LOCK
+	BTRQ R12, ARENA_SPARES(R11)
+	JCC  parked // taken: its call is on the way
+end:
+	MOVL $0, S_TAKEN(BX)
+	XORL DI, DI
+	MOVL $SYS_exit, AX
+	SYSCALL
+unparked:
+	LEAQ SLOTSIZE(BX), SP
+	JMP  helper
 
 sysletinvalid:
 	MOVL $0, S_TAKEN(BX)
