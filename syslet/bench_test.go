@@ -2,6 +2,8 @@ package syslet
 
 import (
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -10,6 +12,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // benchFiles is how many files BenchmarkReadFiles reads in an iteration.
@@ -134,4 +138,59 @@ func readLanes(tb testing.TB, paths []string, lanes int, c Config) (files, calls
 	}
 	wg.Wait()
 	return int(read.Load()), int(made.Load())
+}
+
+// BenchmarkAccept accepts connections over loopback and takes their first bytes:
+// with one request for all chains, with a request for each, and in a pool.
+func BenchmarkAccept(b *testing.B) {
+	for _, way := range []struct {
+		name      string
+		backend   Backend
+		multishot bool
+	}{{"one request", Ring, true}, {"a request each", Ring, false}, {"pool", Pool, false}} {
+		for _, batch := range []int{1, 16} {
+			b.Run(fmt.Sprintf("%s/batch %d", way.name, batch), func(b *testing.B) {
+				e, err := New(Config{Backend: way.backend, Depth: 64, Batch: batch})
+				if err != nil {
+					b.Skip(err)
+				}
+				defer e.Close()
+				l, fd := listen(b)
+				var given atomic.Int64
+				for range 16 {
+					go func() {
+						for given.Add(1) <= int64(b.N) {
+							if c, err := net.Dial("tcp", l.Addr().String()); err == nil {
+								c.Write([]byte("hello"))
+								io.ReadAll(c)
+								c.Close()
+							}
+						}
+					}()
+				}
+				chain := Chain{
+					{Call: Accept, Fd: Number(fd), Multishot: way.multishot},
+					{Call: Recv, Fd: Opened(0), Data: Own(0, 64)},
+				}
+				runtime.LockOSThread() // on a ring, all of the server's work is this thread's
+				defer runtime.UnlockOSThread()
+				calls := e.SystemCalls()
+				var before, after unix.Rusage
+				unix.Getrusage(unix.RUSAGE_THREAD, &before)
+				b.ResetTimer()
+				for c, err := range Run(b.Context(), e, times(b.N, chain)) {
+					if err != nil || c.Err() != nil {
+						b.Fatal(err, c.Err())
+					}
+				}
+				b.StopTimer()
+				unix.Getrusage(unix.RUSAGE_THREAD, &after)
+				spent := after.Utime.Nano() + after.Stime.Nano() - before.Utime.Nano() - before.Stime.Nano()
+				b.ReportMetric(float64(e.SystemCalls()-calls)/float64(b.N), "calls/connection")
+				if way.backend == Ring {
+					b.ReportMetric(float64(spent)/float64(b.N), "thread-ns/connection")
+				}
+			})
+		}
+	}
 }

@@ -19,7 +19,7 @@ import (
 )
 
 // listen returns a listening socket on loopback and its descriptor.
-func listen(t *testing.T) (*net.TCPListener, int) {
+func listen(t testing.TB) (*net.TCPListener, int) {
 	t.Helper()
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
 	if err != nil {
@@ -230,7 +230,7 @@ func TestServeOneRequest(t *testing.T) {
 		return
 	}
 	l, fd := listen(t)
-	e, err := New(Config{Backend: Ring, Depth: 4, Buffer: 64})
+	e, err := New(Config{Backend: Ring, Depth: 4, Batch: 4, Buffer: 64})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +269,7 @@ func TestServeOneRequest(t *testing.T) {
 // wait, none is lost, and what was accepted ahead has an end.
 func TestServePressure(t *testing.T) {
 	const n = 300
-	eachBackend(t, Config{Depth: 2, Buffer: 64}, func(t *testing.T, e *Engine) {
+	eachBackend(t, Config{Depth: 2, Batch: 2, Buffer: 64}, func(t *testing.T, e *Engine) {
 		l, fd := listen(t)
 		var idle []net.Conn
 		for range n { // in the listener's backlog before anybody serves
@@ -307,8 +307,8 @@ func TestServePressure(t *testing.T) {
 // TestServeSilent holds that Serve can be ended while chains wait for a
 // connection, while they wait for first bytes, and while connections wait.
 func TestServeSilent(t *testing.T) {
-	for _, silent := range []int{0, 1, 2, 40} {
-		eachBackend(t, Config{Depth: 2}, func(t *testing.T, e *Engine) {
+	for i, silent := range []int{0, 1, 2, 40, 0, 1, 2, 40} {
+		eachBackend(t, Config{Depth: 2, Batch: 1 + i/4}, func(t *testing.T, e *Engine) {
 			l, fd := listen(t)
 			before := openFiles(t)
 			var conns []net.Conn
@@ -405,7 +405,7 @@ func TestNoMultishot(t *testing.T) {
 	if !haveRing() {
 		return
 	}
-	e, err := New(Config{Backend: Ring, Depth: 4, Buffer: 64})
+	e, err := New(Config{Backend: Ring, Depth: 4, Batch: 4, Buffer: 64})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -349,10 +349,13 @@ type Conn struct {
 // a [net.TCPListener], and yields each with the first bytes that it sent. There
 // are as many as the engine's depth waiting, whether for a connection or for its
 // first bytes: a silent peer occupies a place. flags are those of [Reveal]; the
-// descriptor is in blocking mode. On a ring of Linux 6.8 or newer one request
-// accepts them all: it runs ahead of the chains by some times the depth before
-// the rest waits in the listener's backlog. Connections that were accepted and
-// not yielded when the loop ends are closed.
+// descriptor is in blocking mode. Connections that were accepted and not yielded
+// when the loop ends are closed.
+//
+// With a Config.Batch above 1, one request accepts for all ([Step.Multishot]),
+// ahead of the chains by at most some times the depth: a burst of connections
+// does not wait for chains. Without it each accept is linked to the receive that
+// follows, which takes fewer calls where connections come one at a time.
 //
 // A connection that broke or closed before it sent anything is yielded with Err
 // and goes on to the next. The loop ends with ctx, or when the consumer leaves
@@ -364,7 +367,7 @@ func Serve(ctx context.Context, e *Engine, listener, flags int) iter.Seq2[Conn, 
 		reveal
 	)
 	chain := Chain{
-		accept: {Call: Accept, Fd: Number(listener), Multishot: true},
+		accept: {Call: Accept, Fd: Number(listener), Multishot: e.config.Batch > 1},
 		recv:   {Call: Recv, Fd: Opened(accept), Data: Own(0, e.config.Buffer)},
 		reveal: {Call: Reveal, Fd: Opened(accept), Flags: flags},
 	}

@@ -204,7 +204,8 @@ func (b *ringBackend) advance(block bool) error {
 			case b.stop.Load():
 				patience = interruptRetry
 			case first && e.config.Batch > 1 && e.live > 0:
-				wait = max(1, b.out*e.config.Batch/max(e.live, e.config.Batch)-1)
+				due := b.out + b.awaiting() // completions until all chains have gone on
+				wait = max(1, due*e.config.Batch/max(e.live, e.config.Batch)-1)
 				patience = batchPatience
 			}
 		}

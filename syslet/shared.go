@@ -73,6 +73,15 @@ func (b *ringBackend) sharedFor(listener, flags int) *sharedAccept {
 	return idle
 }
 
+// awaiting is the number of chains that wait for a connection.
+func (b *ringBackend) awaiting() int {
+	n := 0
+	for _, a := range b.shared {
+		n += len(a.waiting)
+	}
+	return n
+}
+
 func (a *sharedAccept) first() int32 {
 	slot := a.arrived[0]
 	a.arrived = slices.Delete(a.arrived, 0, 1)
