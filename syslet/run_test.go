@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -295,33 +296,51 @@ func TestNoAllocation(t *testing.T) {
 		t.Fatal(err)
 	}
 	content := []byte("hello")
-	chain := Chain{
+	socks, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(socks[0])
+	defer unix.Close(socks[1])
+	chains := []Chain{{
 		{Call: Open, Path: path, Flags: unix.O_RDWR},
 		{Call: Read, Fd: Opened(0), Data: Own(0, 100), OnShort: Ignore},
 		{Call: Write, Fd: Opened(0), Data: Bytes(content)},
 		{Call: Close, Fd: Opened(0)},
-	}
+	}, {
+		{Call: Send, Fd: Number(socks[0]), Data: Bytes(content), Timeout: time.Minute},
+		{Call: Recv, Fd: Number(socks[1]), Data: Own(0, 5), Timeout: time.Minute},
+		{Call: Socket, Domain: unix.AF_INET, Flags: unix.SOCK_STREAM},
+		{Call: Connect, Fd: Opened(2), Addr: netip.MustParseAddrPort("127.0.0.1:1"), Timeout: time.Minute, OnError: Ignore},
+	}}
 	eachBackend(t, Config{Depth: 16}, func(t *testing.T, e *Engine) {
-		before := runtime.NumGoroutine()
-		goroutines := 0
-		run := func(n int) {
-			for c, err := range Run(t.Context(), e, times(n, chain)) {
-				if err != nil || c.Err() != nil {
-					t.Fatal(err, c.Err())
-				}
-				goroutines = max(goroutines, runtime.NumGoroutine()-before)
-			}
-		}
-		run(2000)
-		few := testing.AllocsPerRun(5, func() { run(1) })
-		many := testing.AllocsPerRun(5, func() { run(2000) })
-		if perChain := (many - few) / 1999; perChain > 0.01 {
-			t.Errorf("%.3f allocations a chain (%v for one, %v for 2000)", perChain, few, many)
-		}
-		if goroutines > 0 {
-			t.Errorf("%d goroutines more", goroutines)
+		for _, chain := range chains {
+			costsNothing(t, e, chain)
 		}
 	})
+}
+
+func costsNothing(t *testing.T, e *Engine, chain Chain) {
+	t.Helper()
+	before := runtime.NumGoroutine()
+	goroutines := 0
+	run := func(n int) {
+		for c, err := range Run(t.Context(), e, times(n, chain)) {
+			if err != nil || c.Err() != nil {
+				t.Fatal(err, c.Err())
+			}
+			goroutines = max(goroutines, runtime.NumGoroutine()-before)
+		}
+	}
+	run(2000)
+	few := testing.AllocsPerRun(5, func() { run(1) })
+	many := testing.AllocsPerRun(5, func() { run(2000) })
+	if perChain := (many - few) / 1999; perChain > 0.01 {
+		t.Errorf("%.3f allocations a chain (%v for one, %v for 2000)", perChain, few, many)
+	}
+	if goroutines > 0 {
+		t.Errorf("%d goroutines more", goroutines)
+	}
 }
 
 func TestReveal(t *testing.T) {
