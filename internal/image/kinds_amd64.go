@@ -13,6 +13,7 @@ const (
 	kindPread
 	kindWrite
 	kindPwrite
+	kindAlike // may block, and is the same call in whichever thread: nothing that is a thread's own matters to it, or is changed
 )
 
 // kindsOf has the calls of each kind.
@@ -24,6 +25,7 @@ var kindsOf = map[byte][]int{
 	kindPread:   {unix.SYS_PREAD64},
 	kindWrite:   {unix.SYS_WRITE},
 	kindPwrite:  {unix.SYS_PWRITE64},
+	kindAlike:   {unix.SYS_CLOSE, unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_POLL, unix.SYS_EPOLL_WAIT},
 	kindDirect: {
 		// About the process or the thread, and answered at once.
 		unix.SYS_GETPID, unix.SYS_GETTID, unix.SYS_GETPPID, unix.SYS_GETPGID, unix.SYS_GETPGRP, unix.SYS_SETPGID,

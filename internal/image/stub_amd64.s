@@ -182,12 +182,12 @@
 #define KIND_PREAD 6
 #define KIND_WRITE 7
 #define KIND_PWRITE 8
+#define KIND_ALIKE 9 // the same call in whichever thread
 
 #define ESYSLETPENDING 132
 #define SYS_mmap 9
 #define SYS_munmap 11
 #define SYS_rt_sigprocmask 14
-#define SYS_pread64 17
 #define SYS_madvise 28
 #define SYS_clone 56
 #define SYS_futex 202
@@ -205,7 +205,7 @@
 #define PAGESHIFT 12
 #define MSG_DONTWAIT 0x40
 #define RWF_NOWAIT 8
-#define SYSLET_CLONE 0x50f00 // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM
+#define SYSLET_CLONE 0x150f00 // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, PARENT_SETTID
 #define FUTEX_WAIT 0
 #define FUTEX_WAIT_PRIVATE 128
 #define FUTEX_WAKE_PRIVATE 129
@@ -414,8 +414,17 @@ ring:
 	MOVQ AX, (S_PROBED+16)(BX)
 	MOVQ $16, (S_PROBED+24)(BX)
 	LEAQ S_PROBED(BX), R10
-	CMPQ S_REGS(BX), $SYS_pread64
+	MOVQ S_REGS(BX), AX
+	CMPQ AX, $NUMBERS
+	JHS  probe
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	MOVBLZX KINDS(CX)(AX*1), AX
+	CMPL AX, $KIND_PREAD
+	JEQ  probeboth
+	CMPL AX, $KIND_ALIKE
 	JNE  probe
+probeboth:
 	MOVL $2, R8
 probe:
 	MOVL $SYS_process_vm_readv, AX
@@ -445,6 +454,8 @@ probe:
 	JEQ  dontwait
 	CMPL R11, $KIND_READ
 	JCS  handover
+	CMPL R11, $KIND_ALIKE
+	JEQ  alike
 
 	// read, pread64, write, pwrite64: as preadv2 and pwritev2 with RWF_NOWAIT.
 	MOVQ (S_REGS+8)(BX), DI
@@ -552,16 +563,17 @@ dontwait2:
 	CMPQ AX, $-11
 	JNE  sysletdone
 
-	// A read of a regular file that is not cached. If all that the helper is to
-	// do in the program is to end, it does not enter it, and can make another
-	// such call: what a thread has of its own (credentials, scheduling, its
-	// thread pointer) is none of that call's business, except for its
-	// descriptors and the filters over it.
+	// A read of what is not cached of a regular file is alike, too. If all that
+	// the helper is to do in the program is to end, it does not enter it, and can
+	// make another such call: what a thread has of its own (credentials,
+	// scheduling, its thread pointer) is none of that call's business, except for
+	// its descriptors and the filters over it.
 reads:
 	MOVL S_MODE(BX), AX
 	ANDL $S_IFMT, AX
 	CMPL AX, $S_IFREG
 	JNE  handover
+alike:
 	CMPQ S_PROBELEN(BX), $20
 	JNE  handover
 	MOVL F_THUNK(SP), CX
@@ -655,7 +667,7 @@ spare:
 	MOVL $SYS_gettid, AX
 	SYSCALL
 	MOVQ AX, DI
-	MOVQ S_TID(R9), SI
+	MOVL S_TID(R9), SI
 	MOVL $KCMP_FILES, DX
 	XORL R10, R10
 	XORL R8, R8
@@ -687,7 +699,7 @@ other:
 newhelper:
 	MOVL $SYSLET_CLONE, DI
 	LEAQ SLOTSIZE(BX), SI
-	XORL DX, DX
+	LEAQ S_TID(BX), DX
 	XORL R10, R10
 	XORL R8, R8
 	MOVL $SYS_clone, AX
@@ -751,6 +763,10 @@ any:
 	LEAQ -SLOTSIZE(SP), BX
 	MOVLQSX AX, AX
 	MOVQ AX, S_STATUS(BX)
+	CMPL S_SPARE(BX), $0
+	JEQ  complete
+	MOVQ $-1, R12 // not a spare helper yet
+complete:
 	MOVQ S_DATA(BX), AX
 	MOVQ AX, S_STATUSDATA(BX)
 lock:
@@ -797,8 +813,27 @@ locked:
 	SYSCALL
 	CMPQ AX, $16
 	JNE  lostfault
-	// Publish the head and wake who waits for it, in one step that may fail.
 	MOVQ S_RING(BX), DI
+	CMPL S_SPARE(BX), $0
+	JEQ  publish
+	// Who learns of the completion may need a helper at once: this one can be
+	// given its next call from here on.
+	MOVQ (S_FRAME+F_THUNK)(BX), CX
+	ANDL $0xffff0000, CX
+	TESTL $OWNFILTERS, HEADER_FLAGS(CX)
+	JNE  publish
+	MOVQ S_ARENA(BX), R11
+	MOVQ BX, AX
+	SUBQ R11, AX
+	SHRQ $SLOTSHIFT, AX
+	CMPQ AX, $SPARES
+	JHS  publish
+	MOVQ AX, R12
+	MOVL $0, S_GO(BX)
+	LOCK
+	BTSQ R12, ARENA_SPARES(R11)
+publish:
+	// The head, and a wake-up for who waits for it, in one step that may fail.
 	MOVL $FUTEX_WAKE_OP, SI
 	MOVL $0x7fffffff, DX
 	XORL R10, R10
@@ -844,25 +879,10 @@ lost:
 
 	// The helper waits for another call, or ends.
 park:
-	MOVQ (S_FRAME+F_THUNK)(BX), CX
-	ANDL $0xffff0000, CX
-	TESTL $OWNFILTERS, HEADER_FLAGS(CX)
-	JNE  end
-	MOVQ BX, R12
-	MOVQ S_ARENA(BX), R11
-	SUBQ R11, R12
-	SHRQ $SLOTSHIFT, R12
-	CMPQ R12, $SPARES
-	JHS  end
-	MOVL $SYS_gettid, AX
-	SYSCALL
-	MOVQ AX, S_TID(BX)
-	MOVL $0, S_GO(BX)
+	TESTQ R12, R12
+	JLT  end
 	MOVQ $0, (S_IDLE+0)(BX)
 	MOVQ $IDLE, (S_IDLE+8)(BX)
-	MOVQ S_ARENA(BX), R11
-	LOCK
-	BTSQ R12, ARENA_SPARES(R11)
 parked:
 	LEAQ S_GO(BX), DI
 	MOVL $FUTEX_WAIT_PRIVATE, SI
