@@ -48,7 +48,7 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 		if vdso, ok := e.mayLand(tid); ok {
 			return e.land(n, vdso)
 		}
-	case h.Flags&image.Cancels != 0 && q.call != nil && q.call.Cancels:
+	case keptOut(h, q.call):
 	case e.inImage(n) && h.Sets&(1<<q.asked) != 0: // the stub has left it to us
 	default:
 		return e.divertAdded(n, p, q)
@@ -178,7 +178,7 @@ func (e *engine) divertAdded(n listener.Notification, p *program, q request) err
 	inImage := diverted
 	e.images.Lock()
 	if err = e.addSet(tid, m, p, q.asked); err == nil && !inImage {
-		thunk, diverted, err = e.patchSite(n, tid, m)
+		thunk, diverted, err = e.patchSite(n, q.call, m)
 	}
 	e.images.Unlock()
 	if err != nil {
@@ -192,9 +192,7 @@ func (e *engine) divertAdded(n listener.Notification, p *program, q request) err
 	if diverted {
 		way = patched
 	}
-	e.ledger.served[e.rowOf(q)][way].Add(1)
-	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
-	return resume(t, r)
+	return counting(&e.ledger.served[e.rowOf(q)][way], func() error { return e.enter(t, r, thunk, q.call) })
 }
 
 // inImage reports whether a thunk made the call.

@@ -61,7 +61,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 		}
 		return e.runInPlace(n, abi, c, p)
 	}
-	if h.Flags&image.Cancels != 0 && c.Cancels {
+	if keptOut(h, c) {
 		return e.runInPlace(n, abi, c, p)
 	}
 	return e.divert(n, c, p)
@@ -235,11 +235,36 @@ func (e *engine) tells(n listener.Notification) bool {
 
 // landed fills the image of a thread that has landed, and sends it there.
 func (e *engine) landed(n listener.Notification) {
-	to, err := e.fill(int(n.TID))
-	if err != nil {
-		to = 0 // back to its call: its calls run in place
+	if err := e.fill(n); err == nil {
+		return
 	}
-	e.answer(e.listener.Return(n.ID, int64(to)))
+	if h, ok := e.header(int(n.TID)); ok && h.Flags&image.Cancels != 0 {
+		// A signal that waits for its mask must not find it in code of ours.
+		if err := e.retryTraced(n, func() error { return e.goBack(n) }); err == nil || errors.Is(err, tracee.ErrGone) {
+			return
+		}
+	}
+	e.answer(e.listener.Return(n.ID, 0))
+}
+
+// goBack puts a thread that has landed back to its call.
+func (e *engine) goBack(n listener.Notification) error {
+	m, err := tracee.OpenMemory(int(n.TID))
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	t, r, err := e.hold(n)
+	if err != nil {
+		return err
+	}
+	cave := n.IP - e.told
+	c := clearing{engine: e, mem: m, vdso: cave - e.cave}
+	back, mask, ok := c.before(r)
+	if !ok {
+		return resume(t, r)
+	}
+	return errors.Join(t.SetSigMask(*mask), resume(t, back))
 }
 
 // ownFilters are the calls by which a program installs a seccomp filter of its
@@ -278,38 +303,41 @@ func (e *engine) beforeFilter(n listener.Notification) {
 	e.answer(e.listener.Continue(n.ID))
 }
 
-// fill makes an image of the mapping at base, and returns the thunk for the
-// call of the thread that has mapped it, or 0. Its call sites are diverted only
-// when a second call traps, unless a process of the same program has made one
-// before: many programs make just one.
-func (e *engine) fill(tid int) (thunk uint32, err error) {
+// fill makes an image of the mapping at base, and sends the thread that has
+// mapped it to the thunk for its call. Call sites are diverted only when a
+// second call traps, unless a process of the same program has made one before:
+// many programs make just one. An error means that the thread has no answer: it
+// is to go back to its call, which may run in place.
+func (e *engine) fill(n listener.Notification) error {
+	tid := int(n.TID)
 	p, err := e.program(tid)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
-		return 0, err
+		return err
 	}
 	defer m.Close()
 	e.images.Lock()
 	defer e.images.Unlock()
 	if _, ok := e.header(tid); ok {
-		return 0, nil // another thread of the address space was faster
+		return errFilled
 	}
 	l, known := e.landings[tid]
 	if known && !l.free || !known && !tracee.Reserved(tid, uint64(e.Base), image.Size) {
-		return 0, errImpossible // what is mapped there is the program's
+		return errImpossible // what is mapped there is the program's
 	}
+	var thunk uint32
 	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}
 	if l.ret != 0 {
 		thunk = image.ThunkAddress(e.Base, s.add(l.ret))
 	}
 	if err := m.Write(uint64(e.Base)+image.FilledAt, p.code.Bytes(s.header, s.thunks)); err != nil {
-		return 0, err
+		return err
 	}
 	if err := s.writeHeader(); err != nil {
-		return 0, err
+		return err
 	}
 	if p.repeats.Load() && !e.NoPatch {
 		if maps, err := tracee.CodeMaps(tid); err == nil {
@@ -319,8 +347,11 @@ func (e *engine) fill(tid int) (thunk uint32, err error) {
 	e.ledger.images.Add(1)
 	e.ledger.programs.Add(1)
 	delete(e.landings, tid)
-	return thunk, nil
+	e.answer(e.listener.Return(n.ID, int64(thunk)))
+	return nil
 }
+
+var errFilled = errors.New("another thread of the address space was faster")
 
 // divert makes the call site of n lead to the stub: for ever if it can be
 // patched, otherwise for this call.
@@ -332,7 +363,7 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	}
 	defer m.Close()
 	e.images.Lock()
-	thunk, diverted, err := e.patchSite(n, tid, m)
+	thunk, diverted, err := e.patchSite(n, c, m)
 	e.images.Unlock()
 	if err != nil {
 		return err
@@ -350,8 +381,19 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	if !diverted {
 		way = once
 	}
+	return counting(e.served(c, way), func() error { return e.enter(t, r, thunk, c) })
+}
+
+// enter lets a thread that is held in front of its call c go on in the image;
+// or in front of its call, if the program has begun to cancel threads meanwhile.
+func (e *engine) enter(t *tracee.Thread, r tracee.Regs, thunk uint32, c *fdcall.Call) error {
+	e.images.Lock()
+	defer e.images.Unlock()
+	if h, ok := e.header(t.ID()); ok && keptOut(h, c) {
+		return errors.Join(resume(t, r), tracee.ErrGone)
+	}
 	r.Rip, r.Rcx = uint64(thunk), uint64(thunk)
-	return counting(e.served(c, way), func() error { return resume(t, r) })
+	return resume(t, r)
 }
 
 // setCall loads a call's number and arguments into the registers of abi.

@@ -1,12 +1,14 @@
 package supervise
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,28 +20,31 @@ import (
 // cancels handles the signal by which a thread is cancelled (pthread_cancel(3)).
 // The C libraries decide by the instruction pointer of the interrupted thread
 // whether it may be cancelled (musl), or unwind from there (glibc), so that
-// from the first such signal on no thread of the program may be found inside
-// the stub in a call that blocks: all call sites are restored, threads that
-// wait in the stub are put back to their call sites, and cancellation points
+// from the first such signal on no thread of the program may be found in code
+// of ours in front of, or in, a call that blocks: all call sites are restored,
+// threads that are on their way are put back to them, and cancellation points
 // are run in place.
 func (e *engine) cancels(n listener.Notification) {
 	tid := int(n.TID)
-	if _, ok := e.header(tid); !ok {
+	if _, ok := e.header(tid); !ok && tid != 0 {
 		// The mark lives in the image: make one, the call comes back.
 		if vdso, ok := e.mayLand(tid); ok {
-			if err := e.land(n, vdso); err == nil || errors.Is(err, tracee.ErrGone) {
+			err := e.retryTraced(n, func() error { return e.land(n, vdso) })
+			if err == nil || errors.Is(err, tracee.ErrGone) {
 				return
 			}
 		}
 	}
-	if err := e.restoreSites(tid); err != nil && !errors.Is(err, tracee.ErrGone) {
+	if err := e.clear(tid); err != nil && !errors.Is(err, tracee.ErrGone) {
 		e.complain(fmt.Errorf("prepare process %d for thread cancellation: %w", tid, err))
 	}
 	e.answer(e.listener.Continue(n.ID))
 }
 
-func (e *engine) restoreSites(tid int) error {
-	if _, ok := e.header(tid); !ok {
+// clear takes all threads of tid's process out of the image, once.
+func (e *engine) clear(tid int) error {
+	h, ok := e.header(tid)
+	if !ok || h.Flags&image.Cleared != 0 {
 		return nil // everything is run in place already
 	}
 	m, err := tracee.OpenMemory(tid)
@@ -47,19 +52,60 @@ func (e *engine) restoreSites(tid int) error {
 		return err
 	}
 	defer m.Close()
+	c := clearing{engine: e, mem: m}
+	if c.vdso, err = tracee.VDSO(tid); err != nil {
+		return err
+	}
+	if c.diverted, err = e.restoreSites(tid, m); err != nil {
+		return err
+	}
+	// Without the lock: a thread that is waited for may be in a call that another
+	// worker has to answer first. None enters the image any more: see enter.
+	threads, err := tasks(tid)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, t := range threads {
+		if err := c.thread(t); err != nil && !errors.Is(err, tracee.ErrGone) {
+			errs = append(errs, err)
+		}
+	}
+	if len(errs) > 0 {
+		return errors.Join(errs...)
+	}
+	return e.mark(tid, m, image.Cleared)
+}
+
+// mark sets a flag in the header of the image of tid.
+func (e *engine) mark(tid int, m *tracee.Memory, flag image.Flags) error {
 	e.images.Lock()
 	defer e.images.Unlock()
 	s, err := e.loadImage(tid, m)
-	if err != nil || s.header.Flags&image.Cancels != 0 {
+	if err != nil {
 		return err
+	}
+	s.header.Flags |= flag
+	return s.writeHeader()
+}
+
+// restoreSites sets the mark that keeps cancellation points out of the image,
+// and undiverts all call sites. It returns where a thread may be that was
+// diverted before.
+func (e *engine) restoreSites(tid int, m *tracee.Memory) (diverted []span, err error) {
+	e.images.Lock()
+	defer e.images.Unlock()
+	s, err := e.loadImage(tid, m)
+	if err != nil {
+		return nil, err
 	}
 	s.header.Flags |= image.Cancels
 	if err := s.writeHeader(); err != nil {
-		return err
+		return nil, err
 	}
 	maps, err := tracee.CodeMaps(tid)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for i := range int(s.header.Thunks) {
 		site := image.ReturnOf(s.code(i)) - syscallLen
@@ -67,19 +113,12 @@ func (e *engine) restoreSites(tid int) error {
 		for _, route := range routes {
 			// What cannot be restored stays diverted; it is no worse than before.
 			_ = undoRoute(tid, m, route, bias)
+			for _, w := range route.Writes {
+				diverted = append(diverted, span{w.Addr + bias, w.Addr + bias + uint64(len(w.New))})
+			}
 		}
 	}
-	threads, err := tasks(tid)
-	if err != nil {
-		return err
-	}
-	var errs []error
-	for _, t := range threads {
-		if e.waitsInImage(t) {
-			errs = append(errs, e.putBack(t, m))
-		}
-	}
-	return errors.Join(slices.DeleteFunc(errs, func(err error) bool { return errors.Is(err, tracee.ErrGone) })...)
+	return diverted, nil
 }
 
 // tasks lists the threads of tid's process.
@@ -97,95 +136,242 @@ func tasks(tid int) ([]int, error) {
 	return all, nil
 }
 
-// waitsInImage reports whether a thread is blocked in a call that the image
-// made: /proc/TID/syscall ends with the stack pointer and the program counter.
-func (e *engine) waitsInImage(tid int) bool {
+// span is a range of addresses; the end does not belong to it.
+type span struct{ start, end uint64 }
+
+func (s span) has(address uint64) bool { return address >= s.start && address < s.end }
+
+// clearing takes the threads of one process out of its image.
+type clearing struct {
+	*engine
+	mem      *tracee.Memory
+	vdso     uint64
+	diverted []span // code outside of the image that leads there
+}
+
+func (c *clearing) image() span { return span{uint64(c.Base), uint64(c.Base) + image.Size} }
+
+// cave is where a landing thread is.
+func (c *clearing) cave() span {
+	at := c.vdso + c.engine.cave
+	return span{at, at + uint64(len(c.engine.landing))}
+}
+
+// thread takes a thread out of the image, if it is there. It may be traced for
+// a moment by another worker.
+func (c *clearing) thread(tid int) error {
+	for try := 0; ; try++ {
+		if !c.mayBeInside(tid) {
+			return nil
+		}
+		err := c.takeOut(tid)
+		if !errors.Is(err, unix.EPERM) || try == maxDetaching || !ours(tid, try == 0) {
+			return err
+		}
+		time.Sleep(detaching)
+	}
+}
+
+// mayBeInside reports whether a thread runs, or is blocked in a call that our
+// code in its process has made. /proc/TID/syscall ends with the stack pointer
+// and the program counter of a thread that does not run.
+func (c *clearing) mayBeInside(tid int) bool {
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
 	if err != nil {
 		return false
 	}
 	fields := strings.Fields(string(b))
 	if len(fields) < 3 {
-		return false // running
+		return true // running
 	}
 	pc, err := strconv.ParseUint(fields[len(fields)-1], 0, 64)
-	return err == nil && pc >= uint64(e.Base) && pc < uint64(e.Base)+image.Size
+	if err != nil {
+		return false
+	}
+	// One that has landed waits for an answer of ours, and is sent to its call.
+	return c.image().has(pc) || c.cave().has(pc) && pc != c.cave().start+c.told
 }
 
-// putBack interrupts a thread that waits in the stub and lets it make its
-// call again at its own call site.
-func (e *engine) putBack(tid int, m *tracee.Memory) error {
+// maxSteps bounds the instructions that a thread makes on its way out.
+const maxSteps = 4096
+
+// takeOut stops a thread. If it is on its way to a call, it goes back to the
+// program's own instruction for that; if it comes from one, it goes on to the
+// program, instruction by instruction. Signals have to wait meanwhile.
+func (c *clearing) takeOut(tid int) error {
 	t, err := tracee.Seize(tid)
 	if err != nil {
 		return err
 	}
+	c.awaited.add(tid)
 	stop, sig, err := t.Stopped()
+	c.awaited.remove(tid)
 	if err != nil {
 		return err
 	}
-	r, err := t.Regs()
+	if stop != tracee.Interrupted {
+		return t.Detach(sig) // its handler comes first
+	}
+	mask, err := t.SigMask()
 	if err != nil {
 		return err
 	}
-	if back, ok := e.before(r, m); ok && stop == tracee.Interrupted {
-		return resume(t, back)
+	blocked := false
+	for range maxSteps {
+		r, err := t.Regs()
+		if err != nil {
+			return err
+		}
+		back, its, ok := c.before(r)
+		if ok {
+			if its != nil {
+				mask = *its
+			}
+			return errors.Join(t.SetSigMask(mask), resume(t, back))
+		}
+		if !c.steps(r) {
+			break
+		}
+		if !blocked {
+			// Single steps end with a SIGTRAP, which must not be blocked: the kernel
+			// would reset its handler (force_sig_info_to_task in kernel/signal.c).
+			if err := t.SetSigMask(tracee.AllSignals &^ (1 << (unix.SIGTRAP - 1))); err != nil {
+				return err
+			}
+			blocked = true
+		}
+		if err := t.Step(); err != nil {
+			return err
+		}
 	}
-	return t.Detach(sig)
+	if blocked {
+		if err := t.SetSigMask(mask); err != nil {
+			return errors.Join(err, t.Detach(0))
+		}
+	}
+	return t.Detach(0)
 }
 
-// before returns the registers that a thread had at its call site, if r are
-// those of one whose call in the image was interrupted and has done nothing.
-func (e *engine) before(r tracee.Regs, m *tracee.Memory) (tracee.Regs, bool) {
-	// Results of an interrupted call, from the kernel's include/linux/errno.h.
+// steps reports whether a thread is in code of ours, in front of an instruction
+// that cannot block.
+func (c *clearing) steps(r tracee.Regs) bool {
+	inside := c.image().has(r.Rip) || c.cave().has(r.Rip) || slices.ContainsFunc(c.diverted, func(s span) bool { return s.has(r.Rip) })
+	if !inside || int64(r.Orig_rax) >= 0 && restarts(r) {
+		return false
+	}
+	b := make([]byte, syscallLen)
+	if c.mem.Read(r.Rip, b) != nil {
+		return false
+	}
+	return !bytes.Equal(b, []byte{0x0f, 0x05}) || c.image().has(r.Rip) && slices.Contains(quickCalls, r.Rax)
+}
+
+// quickCalls are calls that the stub makes before or after the program's, and
+// that do not block.
+var quickCalls = []uint64{unix.SYS_FCNTL, unix.SYS_CLOSE, unix.SYS_GETPID, unix.SYS_GETRANDOM, unix.SYS_PRLIMIT64, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV}
+
+// restarts reports whether a thread was interrupted in a call that has done
+// nothing, and would make it again. The results are those of the kernel's
+// include/linux/errno.h.
+func restarts(r tracee.Regs) bool {
 	const (
 		restartSys       = -512
 		restartNoIntr    = -513
 		restartNoHandler = -514
 		restartBlock     = -516
 	)
-	result := int64(r.Rax)
-	nr := r.Orig_rax
-	switch result {
-	case restartSys, restartNoIntr, restartNoHandler, -int64(unix.EINTR):
-	case restartBlock:
-		nr = unix.SYS_RESTART_SYSCALL
-	default:
-		return r, false
+	switch int64(r.Rax) {
+	case restartSys, restartNoIntr, restartNoHandler, restartBlock, -int64(unix.EINTR):
+		return int64(r.Orig_rax) >= 0
 	}
-	if int64(r.Orig_rax) < 0 {
-		return r, false
+	return false
+}
+
+// before returns the registers that a thread had at its call site, and its
+// signal mask if it has another one now, if r are those of one in our code that
+// has not made its call, or whose call was interrupted and has done nothing.
+func (c *clearing) before(r tracee.Regs) (back tracee.Regs, mask *tracee.SigMask, ok bool) {
+	if cave := c.cave(); cave.has(r.Rip) {
+		return c.beforeLanding(r, cave)
 	}
-	thunk := make([]byte, image.ThunksLen(1))
-	if _, ok := image.ThunkIndex(e.Base, r.Rip-image.PlainReturn); ok {
-		if m.Read(r.Rip-image.PlainReturn, thunk) != nil {
-			return r, false
+	if !c.image().has(r.Rip) {
+		return r, nil, false
+	}
+	nr, made := r.Rax, uint64(0) // what lies behind a call's instruction
+	if int64(r.Orig_rax) >= 0 {
+		if !restarts(r) {
+			return r, nil, false
 		}
-		r.Rip, r.Rax, r.Orig_rax = image.ReturnOf(thunk)-syscallLen, nr, ^uint64(0)
-		return r, true
+		const restartBlock = -516
+		if nr = r.Orig_rax; int64(r.Rax) == restartBlock {
+			nr = unix.SYS_RESTART_SYSCALL
+		}
+		made = syscallLen
 	}
-	if r.Rip != uint64(e.Base)+uint64(e.issued) {
-		return r, false
+	at := r.Rip - made
+	if thunk := at - (image.PlainReturn - syscallLen); made == 0 && c.site(at) != 0 || c.site(thunk) != 0 {
+		if c.site(thunk) == 0 {
+			thunk = at // its first instruction
+		}
+		r.Rip, r.Rax, r.Orig_rax = c.site(thunk), nr, ^uint64(0)
+		return r, nil, true
 	}
-	b := make([]byte, image.FrameHead)
-	if m.Read(r.Rsp, b) != nil {
-		return r, false
+	if at != uint64(c.Base)+uint64(c.issued)-syscallLen {
+		return r, nil, false
 	}
-	f, ok := image.ParseFrame(b)
-	if !ok {
-		return r, false
-	}
-	if f.Thunk == image.OwnThunk(e.Base) { // the call was run for an added one
+	f, ok := c.frame(r.Rsp)
+	if ok && f.Thunk == image.OwnThunk(c.Base) { // the call was run for an added one
 		r.Rsp += image.NestedSize
-		if m.Read(r.Rsp, b) != nil {
-			return r, false
-		}
-		f, _ = image.ParseFrame(b)
+		f, ok = c.frame(r.Rsp)
 	}
-	if _, ok := image.ThunkIndex(e.Base, f.Thunk); !ok || m.Read(f.Thunk, thunk) != nil {
-		return r, false
+	if !ok || c.site(f.Thunk) == 0 {
+		return r, nil, false
 	}
 	r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = f.Args[0], f.Args[1], f.Args[2], f.Args[3], f.Args[4], f.Args[5]
 	r.Rbx, r.Rax, r.Orig_rax = f.BX, f.Nr, ^uint64(0)
-	r.Rip, r.Rsp = image.ReturnOf(thunk)-syscallLen, r.Rsp+image.FrameSize
-	return r, true
+	r.Rip, r.Rsp = c.site(f.Thunk), r.Rsp+image.FrameSize
+	return r, nil, true
+}
+
+// beforeLanding is before for a thread that lands. With its last instruction it
+// has its registers back.
+func (c *clearing) beforeLanding(r tracee.Regs, cave span) (tracee.Regs, *tracee.SigMask, bool) {
+	if r.Rip >= cave.end-uint64(len(image.LandingEnd)) {
+		return r, nil, false
+	}
+	b := make([]byte, image.LandingFrameSize)
+	if c.mem.Read(r.Rsp, b) != nil {
+		return r, nil, false
+	}
+	f := image.ParseLandingFrame(b)
+	if site := c.site(f.Site); site != 0 {
+		f.Site = site
+	}
+	r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = f.DI, f.SI, f.DX, f.R10, f.R8, f.R9
+	r.Rax, r.Orig_rax = f.AX, ^uint64(0)
+	r.Rip, r.Rsp = f.Site, r.Rsp+image.LandingFrameSize+redZone
+	mask := tracee.SigMask(f.Mask)
+	return r, &mask, true
+}
+
+// frame reads the stub's frame at an address.
+func (c *clearing) frame(at uint64) (image.Frame, bool) {
+	b := make([]byte, image.FrameHead)
+	if c.mem.Read(at, b) != nil {
+		return image.Frame{}, false
+	}
+	return image.ParseFrame(b)
+}
+
+// site returns the call site of the thunk at an address, or 0.
+func (c *clearing) site(thunk uint64) uint64 {
+	b := make([]byte, image.ThunksLen(1))
+	if _, ok := image.ThunkIndex(c.Base, thunk); !ok || c.mem.Read(thunk, b) != nil {
+		return 0
+	}
+	ret := image.ReturnOf(b)
+	if ret == 0 {
+		return 0 // not in use
+	}
+	return ret - syscallLen
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/seed-055cd0c8/indirect/fdcall"
 	"github.com/seed-055cd0c8/indirect/internal/image"
 	"github.com/seed-055cd0c8/indirect/internal/listener"
 	"github.com/seed-055cd0c8/indirect/internal/patch"
@@ -124,9 +125,10 @@ func (s *imageState) writeHeader() error {
 	return s.mem.Write(uint64(s.base)+image.HeaderAt, s.header.Marshal())
 }
 
-// patchSite prepares the thunk for the call site of n and diverts the site to
-// it if that can be done.
-func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (thunk uint32, diverted bool, err error) {
+// patchSite prepares the thunk for the call site of n, which makes the call c,
+// and diverts the site to it if that can be done.
+func (e *engine) patchSite(n listener.Notification, c *fdcall.Call, m *tracee.Memory) (thunk uint32, diverted bool, err error) {
+	tid := int(n.TID)
 	s, err := e.loadImage(tid, m)
 	if err != nil {
 		return 0, false, err
@@ -145,7 +147,7 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 		return 0, false, err
 	}
 	thunk = image.ThunkAddress(e.Base, i)
-	if e.NoPatch || image.Unroutable(s.code(i)) {
+	if e.NoPatch || keptOut(s.header, c) || image.Unroutable(s.code(i)) {
 		return thunk, false, nil
 	}
 	maps, err := tracee.CodeMaps(tid)
@@ -153,7 +155,7 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 		return 0, false, err
 	}
 	alone := aloneOnce(tid)
-	if s.header.Flags&image.Known == 0 {
+	if s.header.Flags&(image.Known|image.Cancels) == 0 {
 		if err := e.patchKnown(s, maps, alone); err != nil {
 			return 0, false, err
 		}
@@ -166,6 +168,12 @@ func (e *engine) patchSite(n listener.Notification, tid int, m *tracee.Memory) (
 		}
 	}
 	return thunk, false, m.Write(uint64(thunk)+image.UnroutableAt, []byte{1})
+}
+
+// keptOut reports whether the call c must not be made in the image with the
+// header h; c may be nil.
+func keptOut(h image.Header, c *fdcall.Call) bool {
+	return h.Flags&image.Cancels != 0 && c != nil && c.Cancels
 }
 
 // routesOf returns the ways to divert the call site, the best one first, and

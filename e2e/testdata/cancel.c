@@ -87,6 +87,24 @@ static void sleep_ms(int ms)
 	nanosleep(&t, NULL);
 }
 
+// first_cancellation cancels the first thread of a process's life after some time.
+static void first_cancellation(void *(*body)(void *), int microseconds)
+{
+	pid_t child = fork();
+	if (child == 0) {
+		alarm(10);
+		pthread_t thread;
+		pthread_create(&thread, NULL, body, NULL);
+		busy(microseconds);
+		pthread_cancel(thread);
+		pthread_join(thread, NULL);
+		_exit(cleaned != 1);
+	}
+	int status;
+	REQUIRE(waitpid(child, &status, 0) == child);
+	CHECK(status == 0);
+}
+
 int main(int argc, char **argv)
 {
 	int rounds = argc > 1 ? atoi(argv[1]) : 50;
@@ -100,6 +118,8 @@ int main(int argc, char **argv)
 	if (argc > 2)
 		warm_up();
 	void *(*const bodies[])(void *) = {in_accept, in_recvmsg, in_open};
+	for (int i = 0; i < 4 * rounds; i++)
+		first_cancellation(bodies[i % 3], i * 1000 / (4 * rounds));
 	for (int i = 0; i < rounds; i++) {
 		pthread_t threads[3];
 		for (int k = 0; k < 3; k++)

@@ -49,6 +49,16 @@ static void failed(const char *file, int line, const char *what)
 		}                                         \
 	} while (0)
 
+// busy passes time without giving up the processor.
+static inline void busy(int microseconds)
+{
+	struct timespec from, now;
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	do
+		clock_gettime(CLOCK_MONOTONIC, &now);
+	while ((now.tv_sec - from.tv_sec) * 1000000L + (now.tv_nsec - from.tv_nsec) / 1000 < microseconds);
+}
+
 static inline int done(void) { return failures != 0; }
 
 static inline int expected(const char *property)

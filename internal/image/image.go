@@ -105,6 +105,9 @@ const Known Flags = 1 << 1
 // threads that were made before may lack it, and are not used for another's calls.
 const OwnFilters Flags = 1 << 2
 
+// Cleared says, in an image with [Cancels], that no thread is in it any more.
+const Cleared Flags = 1 << 3
+
 // Marshal returns the header's bytes.
 func (h *Header) Marshal() []byte {
 	b := make([]byte, 0, HeaderSize)
@@ -541,6 +544,19 @@ func (f *LandingFrame) Marshal() []byte {
 	}
 	return b
 }
+
+// ParseLandingFrame reads a frame of LandingFrameSize bytes.
+func ParseLandingFrame(b []byte) LandingFrame {
+	word := func(i int) uint64 { return binary.LittleEndian.Uint64(b[8*i:]) }
+	return LandingFrame{
+		DI: word(0), SI: word(1), DX: word(2), R10: word(3), R8: word(4), R9: word(5), AX: word(6),
+		Site: word(7), Mask: word(8),
+	}
+}
+
+// LandingEnd is Landing's last instruction, before which it has taken its frame
+// from the stack.
+var LandingEnd = [...]byte{0xff, 0xe1} // jmp *%rcx
 
 // Frame is what the stub keeps on the stack while a call runs: see the
 // F_ constants in stub_amd64.s.

@@ -158,6 +158,16 @@ func (t *Thread) ToSyscall(sig unix.Signal) error {
 	return nil
 }
 
+// Step lets the stopped thread make one instruction, and waits until it has.
+// SIGTRAP must not be blocked.
+func (t *Thread) Step() error {
+	if err := request(unix.PTRACE_SINGLESTEP, t.tid, 0, 0); err != nil {
+		return fmt.Errorf("step thread %d: %w", t.tid, t.lost(err))
+	}
+	_, _, err := t.Stopped()
+	return err
+}
+
 // Detach lets the stopped thread go, delivering sig if it is not 0.
 func (t *Thread) Detach(sig unix.Signal) error {
 	if err := request(unix.PTRACE_DETACH, t.tid, 0, uintptr(sig)); err != nil {
