@@ -387,8 +387,6 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 // enter lets a thread that is held in front of its call c go on in the image;
 // or in front of its call, if the program has begun to cancel threads meanwhile.
 func (e *engine) enter(t *tracee.Thread, r tracee.Regs, thunk uint32, c *fdcall.Call) error {
-	e.images.Lock()
-	defer e.images.Unlock()
 	if h, ok := e.header(t.ID()); ok && keptOut(h, c) {
 		return errors.Join(resume(t, r), tracee.ErrGone)
 	}

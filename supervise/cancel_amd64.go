@@ -158,24 +158,34 @@ func (c *clearing) cave() span {
 }
 
 // thread takes a thread out of the image, if it is there. It may be traced for
-// a moment by another worker.
+// a moment by another worker; one that the program itself traces is not there.
 func (c *clearing) thread(tid int) error {
 	for try := 0; ; try++ {
 		if !c.mayBeInside(tid) {
 			return nil
 		}
 		err := c.takeOut(tid)
-		if !errors.Is(err, unix.EPERM) || try == maxDetaching || !ours(tid, try == 0) {
+		switch {
+		case !errors.Is(err, unix.EPERM) || try == maxDetaching:
 			return err
+		case !ours(tid, try == 0):
+			return nil
 		}
 		time.Sleep(detaching)
 	}
 }
 
 // mayBeInside reports whether a thread runs, or is blocked in a call that our
-// code in its process has made. /proc/TID/syscall ends with the stack pointer
-// and the program counter of a thread that does not run.
+// code in its process has made, or is held: it may be sent there, unless its
+// call is run in place. /proc/TID/syscall ends with the stack pointer and the
+// program counter of a thread that does not run.
 func (c *clearing) mayBeInside(tid int) bool {
+	if _, ok := c.inPlace.Load(tid); ok {
+		return false
+	}
+	if ours(tid, false) {
+		return true
+	}
 	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
 	if err != nil {
 		return false
