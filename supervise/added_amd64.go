@@ -46,7 +46,7 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 	case inPlace:
 	case !ok:
 		if vdso, ok := e.mayLand(tid); ok {
-			return e.land(n, vdso)
+			return e.land(n, vdso, p)
 		}
 	case keptOut(h, q.call):
 	case e.inImage(n) && h.Sets&(1<<q.asked) != 0: // the stub has left it to us

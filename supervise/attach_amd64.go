@@ -57,7 +57,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 			return nil
 		}
 		if vdso, ok := e.mayLand(tid); ok {
-			return e.land(n, vdso)
+			return e.land(n, vdso, p)
 		}
 		return e.runInPlace(n, abi, c, p)
 	}
@@ -161,12 +161,31 @@ func (e *engine) noteLanding(tid int, l landing) {
 	e.landings[tid] = l
 }
 
-// land makes the thread map an image by itself: it is sent to the landing
-// code, with its signals blocked, which tells when that is done (see landed)
-// and comes back to the call, also when anything goes wrong.
-func (e *engine) land(n listener.Notification, vdso uint64) error {
+// landFirst gives the process of n an image, if it has none and can have one.
+// It reports whether the call of n comes back.
+func (e *engine) landFirst(n listener.Notification) bool {
 	tid := int(n.TID)
-	e.noteLanding(tid, landing{vdso: vdso})
+	if _, ok := e.header(tid); ok || tid == 0 {
+		return false
+	}
+	vdso, ok := e.mayLand(tid)
+	if !ok {
+		return false
+	}
+	p, err := e.program(tid)
+	if err != nil {
+		return false
+	}
+	err = e.retryTraced(n, func() error { return e.land(n, vdso, p) })
+	return err == nil || errors.Is(err, tracee.ErrGone)
+}
+
+// land makes the thread map an image of its program p by itself: it is sent to
+// the landing code, with its signals blocked, which tells when that is done
+// (see landed) and comes back to the call, also when anything goes wrong.
+func (e *engine) land(n listener.Notification, vdso uint64, p *program) error {
+	tid := int(n.TID)
+	e.noteLanding(tid, landing{vdso: vdso, program: p, ret: n.IP})
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
 		return err
@@ -191,8 +210,6 @@ func (e *engine) land(n listener.Notification, vdso uint64) error {
 	if err := m.Write(sp, frame.Marshal()); err != nil {
 		return resume(t, r) // there is no stack
 	}
-	// The mapping will be this thread's, and ours to fill, if nothing is there yet.
-	e.noteLanding(tid, landing{vdso: vdso, free: tracee.Unmapped(tid, uint64(e.Base), image.Size), ret: n.IP})
 	r.Rsp, r.Rip = sp, vdso+e.cave
 	r.Rax = unix.SYS_MMAP
 	r.Rdi, r.Rsi, r.Rdx = uint64(e.Base), image.Size, unix.PROT_READ|unix.PROT_EXEC
@@ -291,16 +308,9 @@ func installsFilter(abi fdcall.ABI, nr int32, args *[6]uint64) bool {
 // beforeFilter gives a program its image before it installs a filter, which
 // may punish the calls that landing makes: they are not the program's.
 func (e *engine) beforeFilter(n listener.Notification) {
-	tid := int(n.TID)
-	if _, ok := e.header(tid); !ok && tid != 0 {
-		if vdso, ok := e.mayLand(tid); ok {
-			err := e.retryTraced(n, func() error { return e.land(n, vdso) })
-			if err == nil || errors.Is(err, tracee.ErrGone) {
-				return
-			}
-		}
+	if !e.landFirst(n) {
+		e.answer(e.listener.Continue(n.ID))
 	}
-	e.answer(e.listener.Continue(n.ID))
 }
 
 // fill makes an image of the mapping at base, and sends the thread that has
@@ -310,9 +320,14 @@ func (e *engine) beforeFilter(n listener.Notification) {
 // is to go back to its call, which may run in place.
 func (e *engine) fill(n listener.Notification) error {
 	tid := int(n.TID)
-	p, err := e.program(tid)
-	if err != nil {
-		return err
+	e.images.Lock()
+	l := e.landings[tid]
+	e.images.Unlock()
+	p, err := l.program, error(nil)
+	if p == nil { // a supervisor before us has sent it there
+		if p, err = e.program(tid); err != nil {
+			return err
+		}
 	}
 	m, err := tracee.OpenMemory(tid)
 	if err != nil {
@@ -323,10 +338,6 @@ func (e *engine) fill(n listener.Notification) error {
 	defer e.images.Unlock()
 	if _, ok := e.header(tid); ok {
 		return errFilled
-	}
-	l, known := e.landings[tid]
-	if known && !l.free || !known && !tracee.Reserved(tid, uint64(e.Base), image.Size) {
-		return errImpossible // what is mapped there is the program's
 	}
 	var thunk uint32
 	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}

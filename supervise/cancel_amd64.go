@@ -25,16 +25,10 @@ import (
 // threads that are on their way are put back to them, and cancellation points
 // are run in place.
 func (e *engine) cancels(n listener.Notification) {
-	tid := int(n.TID)
-	if _, ok := e.header(tid); !ok && tid != 0 {
-		// The mark lives in the image: make one, the call comes back.
-		if vdso, ok := e.mayLand(tid); ok {
-			err := e.retryTraced(n, func() error { return e.land(n, vdso) })
-			if err == nil || errors.Is(err, tracee.ErrGone) {
-				return
-			}
-		}
+	if e.landFirst(n) {
+		return // the mark lives in the image
 	}
+	tid := int(n.TID)
 	if err := e.clear(tid); err != nil && !errors.Is(err, tracee.ErrGone) {
 		e.complain(fmt.Errorf("prepare process %d for thread cancellation: %w", tid, err))
 	}

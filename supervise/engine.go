@@ -60,9 +60,9 @@ type program struct {
 
 // landing is a thread's attempt to map an image.
 type landing struct {
-	vdso uint64 // tells the program from others that the thread may execute
-	free bool   // nothing was mapped where the image was to be
-	ret  uint64 // where the call returns that it has interrupted
+	vdso    uint64 // tells the program from others that the thread may execute
+	program *program
+	ret     uint64 // where the call returns that it has interrupted
 }
 
 func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {

@@ -511,7 +511,7 @@ func ThunksLen(n uint32) int { return int(n) * thunkSize }
 func Landing() ([]byte, error) { return landingText() }
 
 // LandingTold returns the offset, in what [Landing] returns, behind the call by
-// which a process says that it has mapped its image, or could not: the program's
+// which a process says that it has mapped its image, where nothing was: the program's
 // own call, so that a seccomp filter of its own lets it pass. A positive result
 // is the address at which to go on.
 func LandingTold() (int, error) {

@@ -1740,12 +1740,14 @@ accept:
 // func landing()
 //
 // Runs in a process that has no image yet: maps it, and makes the program's
-// call, which traps and so tells the supervisor; its answer says where to go
-// on, or else it is at the call. It is entered with all signals blocked and the
+// call, which traps and so tells the supervisor that the mapping is there and
+// new; its answer says where to go on, or else it is at the call. It is entered with all signals blocked and the
 // arguments of mmap, and with the program's registers and signal mask on the
 // stack below the red zone, so that it needs nobody's help to come back.
 TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
+	CMPQ AX, DI
+	JNE  site // something is there, or there is no room
 	MOVQ 0(SP), DI
 	MOVQ 8(SP), SI
 	MOVQ 16(SP), DX

@@ -121,38 +121,6 @@ func CodeMaps(tid int) ([]Mapping, error) {
 	}
 }
 
-// Unmapped reports whether the process that tid belongs to has nothing mapped
-// in the size bytes at address.
-func Unmapped(tid int, address, size uint64) bool {
-	fd, err := openMaps(tid)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(fd)
-	q := procmapQuery{flags: procmapNext, address: address}
-	switch q.ask(fd) {
-	case 0:
-		return q.start >= address+size
-	case unix.ENOENT:
-		return true
-	}
-	all, err := Maps(tid)
-	return err == nil && !slices.ContainsFunc(all, func(m Mapping) bool { return m.End > address && m.Start < address+size })
-}
-
-// Reserved reports whether the size bytes at address are executable memory of
-// no file, all zeros, that the process which tid belongs to cannot write to.
-func Reserved(tid int, address, size uint64) bool {
-	all, err := Maps(tid)
-	if err != nil || !slices.ContainsFunc(all, func(m Mapping) bool {
-		return m.Start <= address && m.End >= address+size && m.Inode == 0 && m.Perm == "r-xp"
-	}) {
-		return false
-	}
-	b := make([]byte, size)
-	return Peek(tid, address, b) == len(b) && len(bytes.TrimLeft(b, "\x00")) == 0
-}
-
 // Writable reports whether the process that tid belongs to may write to the
 // size bytes at address.
 func Writable(tid int, address, size uint64) bool {

@@ -5,10 +5,8 @@ import (
 	"os/exec"
 	"slices"
 	"testing"
-	"unsafe"
 
 	"github.com/google/go-cmp/cmp"
-	"golang.org/x/sys/unix"
 )
 
 func TestParseMapping(t *testing.T) {
@@ -69,23 +67,6 @@ func TestCodeMapsAgreesWithMaps(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.Close()
-}
-
-func TestUnmapped(t *testing.T) {
-	size := uint64(os.Getpagesize())
-	b, err := unix.Mmap(-1, 0, 3*int(size), unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer unix.Munmap(b)
-	middle := uint64(uintptr(unsafe.Pointer(&b[0]))) + size
-	if Unmapped(os.Getpid(), middle, size) {
-		t.Error("a mapping is not seen")
-	}
-	const nothing = 0x1000 // below mmap_min_addr
-	if !Unmapped(os.Getpid(), nothing, size) {
-		t.Error("something is mapped at the bottom of memory")
-	}
 }
 
 func TestVDSOCaveIsUnused(t *testing.T) {
