@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <sys/mman.h>
+#include <sys/timerfd.h>
 #include <sys/prctl.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
@@ -176,6 +177,19 @@ static void attempts(void)
 	CHECK(write(p[1], "four44", 6) == 6);
 	c = next(r);
 	CHECK(c.status == 6 && c.data == 2);
+	uint32_t head = r->head;
+	fcntl(p[0], F_SETFL, O_NONBLOCK), fcntl(s[0], F_SETFL, O_NONBLOCK);
+	CHECK(submit(r, 4, SYS_read, p[0], (long)b, sizeof b, 0) == -EAGAIN);
+	CHECK(submit(r, 5, SYS_recvfrom, s[0], (long)b, sizeof b, 0) == -EAGAIN);
+	struct sockaddr_un name = {.sun_family = AF_UNIX};
+	int listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
+	REQUIRE(bind(listener, (struct sockaddr *)&name, sizeof name.sun_family) == 0 && listen(listener, 1) == 0);
+	CHECK(submit(r, 6, SYS_accept, listener, 0, 0, 0) == -EAGAIN);
+	close(listener);
+	int timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK);
+	CHECK(submit(r, 7, SYS_read, timer, (long)b, 8, 0) == -EAGAIN);
+	close(timer);
+	CHECK(r->head == head);
 	close(p[0]), close(p[1]), close(s[0]), close(s[1]);
 	free(r);
 }

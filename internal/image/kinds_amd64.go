@@ -13,7 +13,8 @@ const (
 	kindPread
 	kindWrite
 	kindPwrite
-	kindAlike // may block, and is the same call in whichever thread: nothing that is a thread's own matters to it, or is changed
+	kindAlike  // may block, and is the same call in whichever thread: nothing that is a thread's own matters to it, or is changed
+	kindAccept // may block, but not on a non-blocking descriptor
 )
 
 // kindsOf has the calls of each kind.
@@ -25,6 +26,7 @@ var kindsOf = map[byte][]int{
 	kindPread:   {unix.SYS_PREAD64},
 	kindWrite:   {unix.SYS_WRITE},
 	kindPwrite:  {unix.SYS_PWRITE64},
+	kindAccept:  {unix.SYS_ACCEPT, unix.SYS_ACCEPT4, unix.SYS_CONNECT},
 	kindAlike:   {unix.SYS_CLOSE, unix.SYS_FSYNC, unix.SYS_FDATASYNC, unix.SYS_POLL, unix.SYS_EPOLL_WAIT},
 	kindDirect: {
 		// About the process or the thread, and answered at once.

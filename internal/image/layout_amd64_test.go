@@ -40,7 +40,7 @@ func TestAssemblyAgrees(t *testing.T) {
 		"NESTED": NestedSize, "ADDED": fdcall.NrIndirect, "ADDEDS": families, "FORMER_INDIRECT": 286, "FORMER_WAIT": 287,
 		"ENTRY": entryAt, "TRIEDTHUNK": triedThunkAt, "HELPERTHUNK": helperThunkAt, "KINDS": kindsAt, "ARENASIZE": ArenaSize,
 		"KIND_DIRECT": kindDirect, "KIND_REFUSED": kindRefused, "KIND_FLAGS2": kindFlags2, "KIND_FLAGS3": kindFlags3,
-		"KIND_READ": kindRead, "KIND_PREAD": kindPread, "KIND_WRITE": kindWrite, "KIND_PWRITE": kindPwrite, "KIND_ALIKE": kindAlike,
+		"KIND_READ": kindRead, "KIND_PREAD": kindPread, "KIND_WRITE": kindWrite, "KIND_PWRITE": kindPwrite, "KIND_ALIKE": kindAlike, "KIND_ACCEPT": kindAccept,
 		"OWNFILTERS": uint64(OwnFilters), "SPARES": 64, "SLOTSIZE": 1 << defined["SLOTSHIFT"],
 		"THUNK_PLAIN": PlainReturn - 2, "THUNK_RETURN": thunkReturnAt,
 		"FRAME":  FrameSize,

@@ -183,6 +183,7 @@
 #define KIND_WRITE 7
 #define KIND_PWRITE 8
 #define KIND_ALIKE 9 // the same call in whichever thread
+#define KIND_ACCEPT 10 // does not block on a non-blocking descriptor
 
 #define ESYSLETPENDING 132
 #define SYS_mmap 9
@@ -200,6 +201,7 @@
 #define KCMP_FILES 2
 #define S_IFMT 0xf000
 #define S_IFREG 0x8000
+#define S_IFBLK 0x6000
 #define MAJOR 0xfff00 // of the device, in st_dev
 #define SYS_cachestat 451
 #define PAGESHIFT 12
@@ -456,6 +458,8 @@ probe:
 	JCS  handover
 	CMPL R11, $KIND_ALIKE
 	JEQ  alike
+	CMPL R11, $KIND_ACCEPT
+	JEQ  mayblock
 
 	// read, pread64, write, pwrite64: as preadv2 and pwritev2 with RWF_NOWAIT.
 	MOVQ (S_REGS+8)(BX), DI
@@ -531,13 +535,13 @@ attempt:
 	SYSCALL
 attempted:
 	CMPQ AX, $-11 // EAGAIN
-	JEQ  handover
+	JEQ  mayblock
 	CMPQ AX, $-95 // EOPNOTSUPP
-	JEQ  handover
+	JEQ  mayblock
 	CMPQ AX, $-22 // EINVAL: of the attempt, or of the call
-	JEQ  handover
+	JEQ  mayblock
 	CMPQ AX, $-38 // ENOSYS
-	JEQ  handover
+	JEQ  mayblock
 sysletdone:
 	MOVL $0, S_TAKEN(BX)
 	JMP  finish
@@ -562,6 +566,32 @@ dontwait2:
 	SUBQ $(FRAME-NESTED), SP
 	CMPQ AX, $-11
 	JNE  sysletdone
+
+	// It does not block if the program has made the descriptor non-blocking.
+	// Files on disk do nevertheless.
+mayblock:
+	MOVQ (S_REGS+8)(BX), DI
+	MOVL $F_GETFL, SI
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	TESTQ AX, AX
+	JLT  handover
+	TESTL $O_NONBLOCK, AX
+	JEQ  handover
+	LEAQ S_STAT(BX), SI
+	MOVL $SYS_fstat, AX
+	SYSCALL
+	TESTQ AX, AX
+	JNE  handover
+	MOVL S_MODE(BX), AX
+	ANDL $S_IFMT, AX
+	CMPL AX, $S_IFREG
+	JEQ  handover
+	CMPL AX, $S_IFBLK
+	JEQ  handover
+	MOVL F_THUNK(SP), CX
+	ANDL $0xffff0000, CX
+	JMP  direct
 
 	// A read of what is not cached of a regular file is alike, too. If all that
 	// the helper is to do in the program is to end, it does not enter it, and can
