@@ -130,6 +130,7 @@ func TestModes(t *testing.T) {
 		"indirect run: /x/indirect run -- prog arg",
 		"strace: strace -f --seccomp-bpf -qq -e signal=none -o /dev/null -e trace=?open,?pipe -- prog arg",
 		"--no-patch: /x/indirect run --no-patch -- prog arg",
+		"valgrind: valgrind -q --track-fds=yes --trace-children=yes --log-file=/dev/null prog arg",
 	}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Errorf("(-want +got):\n%s", d)

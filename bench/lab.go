@@ -35,6 +35,7 @@ const (
 	indirect = "indirect run"
 	strace   = "strace"
 	noPatch  = "--no-patch"
+	valgrind = "valgrind"
 )
 
 // wrap returns the command line that runs words in the mode.
@@ -73,8 +74,10 @@ func newLab(ctx context.Context, o options) (_ *lab, err error) {
 		return nil, err
 	}
 	l.modes = modes(command, callNames(fdcall.Linux()))
-	if _, err := exec.LookPath(straceBin.program); err != nil {
-		l.missing[strace] = "needs " + straceBin.pkg
+	for mode, t := range map[string]tool{strace: straceBin, valgrind: valgrindBin} {
+		if _, err := exec.LookPath(t.program); err != nil {
+			l.missing[mode] = "needs " + t.pkg
+		}
 	}
 	return l, nil
 }
@@ -104,6 +107,7 @@ func modes(command string, calls []string) []mode {
 		{name: indirect, prefix: []string{command, "run", "--"}},
 		{name: strace, prefix: []string{"strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-o", "/dev/null", "-e", traceOption(calls), "--"}, slow: true},
 		{name: noPatch, prefix: []string{command, "run", "--no-patch", "--"}, slow: true},
+		{name: valgrind, prefix: []string{"valgrind", "-q", "--track-fds=yes", "--trace-children=yes", "--log-file=/dev/null"}, slow: true},
 	}
 }
 

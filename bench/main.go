@@ -3,10 +3,11 @@
 //	go run ./bench [-workload REGEXP] [-rounds N] [-quick] [-json FILE] [-markdown FILE] [-indirect PATH]
 //
 // Each workload runs bare, under `indirect run`, under `strace -f
-// --seccomp-bpf` with the same calls, and under `indirect run --no-patch`,
-// one after the other in every round, so that what else the machine does
-// falls on all of them alike. The figure that counts is the median over the
-// rounds of the ratio to the bare run of the same round.
+// --seccomp-bpf` with the same calls, and under `indirect run --no-patch`, and
+// those of the audit under `valgrind --track-fds=yes`, one after the other in
+// every round, so that what else the machine does falls on all of them alike.
+// The figure that counts is the median over the rounds of the ratio to the
+// bare run of the same round.
 //
 // Small loops time themselves, so that the start of a program is not in the
 // figure; whole programs are timed from outside, start included; servers are

@@ -14,16 +14,16 @@ type table [][]string
 
 // speed is the table of workloads.
 func speed(r *results) table {
-	t := table{{"workload", "bare", "indirect run", "ratio", "range", "bar", "", "strace", "no-patch"}}
+	t := table{{"workload", "bare", "indirect run", "ratio", "range", "bar", "", "strace", "no-patch", "valgrind"}}
 	for _, w := range r.Workloads {
 		if w.NotRun != "" {
-			t = append(t, []string{w.What, "not run: " + w.NotRun, "", "", "", w.Bar.String(), "", "", ""})
+			t = append(t, []string{w.What, "not run: " + w.NotRun, "", "", "", w.Bar.String(), "", "", "", ""})
 			continue
 		}
 		s := w.mode(indirect)
 		t = append(t, []string{
 			w.What, amount(w.mode(bare), w.Unit), amount(s, w.Unit), change(s, w.Bar), changes(s, w.Bar),
-			w.Bar.String(), verdict(w), times(w.mode(strace)), times(w.mode(noPatch)),
+			w.Bar.String(), verdict(w), times(w.mode(strace)), times(w.mode(noPatch)), times(w.mode(valgrind)),
 		})
 	}
 	return t
@@ -75,8 +75,11 @@ func verdict(w *result) string {
 
 // absence says in a cell why a series has no figures; the notes have the rest.
 func absence(s *series) string {
-	if s.Failed {
+	switch {
+	case s.Failed:
 		return "failed"
+	case s.NotRun == meaningless:
+		return "–"
 	}
 	return "not run: " + s.NotRun
 }

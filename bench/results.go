@@ -87,7 +87,7 @@ func (r *result) mode(name string) *series {
 			return s
 		}
 	}
-	return &series{Mode: name, NotRun: "not run"}
+	return &series{Mode: name, NotRun: meaningless}
 }
 
 // met reports whether the workload met its bar; ok is false if it did not run.

@@ -10,6 +10,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// meaningless is why a mode is not run with a workload that it has no answer to.
+const meaningless = "means nothing here"
+
 // measureWorkload runs w in every mode, round by round. The error is not nil
 // only if ctx ended: a run that fails is a note in the result.
 func measureWorkload(ctx context.Context, l *lab, w workload, rounds int, show progress) (*result, error) {
@@ -19,8 +22,8 @@ func measureWorkload(ctx context.Context, l *lab, w workload, rounds int, show p
 	}
 	for _, m := range l.modes {
 		s := &series{Mode: m.name, NotRun: l.missing[m.name]}
-		if slices.Contains(w.without, m.name) {
-			s.NotRun = "means nothing here"
+		if slices.Contains(w.without, m.name) || m.name == valgrind && !w.tracks {
+			s.NotRun = meaningless
 		}
 		res.Modes = append(res.Modes, s)
 	}

@@ -54,6 +54,8 @@ var (
 	redis     = tool{"redis-server", "redis-server"}
 	redisLoad = tool{"redis-benchmark", "redis-tools"}
 	straceBin = tool{"strace", "strace"}
+
+	valgrindBin = tool{"valgrind", "valgrind"}
 )
 
 // workload is one thing to measure.
@@ -68,6 +70,9 @@ type workload struct {
 	size, slowSize int
 	// without are modes that mean nothing for the workload.
 	without []string
+	// tracks says that the workload is about finding descriptors, as valgrind
+	// does with --track-fds.
+	tracks bool
 	// run does the work once in mode m and returns the seconds that one unit took.
 	run func(ctx context.Context, l *lab, m mode, size int) (outcome, error)
 }
@@ -131,11 +136,11 @@ func workloads() []workload {
 		},
 		workload{
 			name: "audit-configure", what: "the same script's checks under indirect audit; strace with stacks (-k)", unit: perPart, bar: bar{Ratio: 2},
-			needs: []tool{gcc}, size: 40, slowSize: 2, without: []string{noPatch}, run: audited(configure),
+			needs: []tool{gcc}, size: 40, slowSize: 2, without: []string{noPatch}, tracks: true, run: audited(configure),
 		},
 		workload{
 			name: "audit-make", what: "the same project's files under indirect audit; strace with stacks (-k)", unit: perPart, bar: bar{Ratio: 2},
-			needs: []tool{gcc, makeTool}, size: 60, slowSize: 2, without: []string{noPatch}, run: audited(makeProject),
+			needs: []tool{gcc, makeTool}, size: 60, slowSize: 2, without: []string{noPatch}, tracks: true, run: audited(makeProject),
 		},
 		workload{
 			name: "kernel", what: "open with O_CLOEXEC and close under run --kernel 3.10", unit: perCall, bar: bar{Ratio: 1.10},
