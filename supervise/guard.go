@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"sync"
 	"syscall"
 	"time"
@@ -78,7 +79,7 @@ func (g *guard) spawn() (*exec.Cmd, error) {
 	stdin, err1 := cmd.StdinPipe()
 	stderr, err2 := cmd.StderrPipe()
 	if err = errors.Join(err1, err2); err == nil {
-		err = cmd.Start()
+		err = startUnhurried(cmd)
 	}
 	theirs.Close() // or its end would not end ours
 	if err != nil {
@@ -105,6 +106,24 @@ func (g *guard) spawn() (*exec.Cmd, error) {
 	g.control, g.pid = ours, cmd.Process.Pid
 	g.mu.Unlock()
 	return cmd, nil
+}
+
+// startUnhurried starts cmd with timers that may be late by a millisecond.
+//
+// A thread of the Go runtime watches over the others, and sleeps 20 µs at a time
+// while any of them is in a call (sysmon in runtime/proc.go): with timers as
+// exact as usual, a supervisor with little to do interrupts the program it
+// serves ten thousand times a second. Slack is inherited by fork and kept by
+// execve (PR_SET_TIMERSLACK(2const)).
+func startUnhurried(cmd *exec.Cmd) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	usual, err := unix.PrctlRetInt(unix.PR_GET_TIMERSLACK, 0, 0, 0, 0)
+	if err == nil {
+		_ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(time.Millisecond), 0, 0, 0)
+		defer func() { _ = unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(usual), 0, 0, 0) }()
+	}
+	return cmd.Start()
 }
 
 // relay passes on what a supervisor has to say.
