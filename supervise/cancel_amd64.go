@@ -38,6 +38,10 @@ func (e *engine) cancels(n listener.Notification) {
 // clear takes all threads of tid's process out of the image, once.
 func (e *engine) clear(tid int) error {
 	h, ok := e.header(tid)
+	for i := 0; !ok && i < maxLanding && e.mapped(tid); i++ {
+		time.Sleep(detaching) // another thread lands
+		h, ok = e.header(tid)
+	}
 	if !ok || h.Flags&image.Cleared != 0 {
 		return nil // everything is run in place already
 	}
@@ -69,6 +73,16 @@ func (e *engine) clear(tid int) error {
 		return errors.Join(errs...)
 	}
 	return e.mark(tid, m, image.Cleared)
+}
+
+// maxLanding bounds the wait for another thread's landing: what is mapped there
+// may be the program's own.
+const maxLanding = 50
+
+// mapped reports whether there is memory where the image of tid would be.
+func (e *engine) mapped(tid int) bool {
+	var b [1]byte
+	return tracee.Peek(tid, uint64(e.Base)+image.HeaderAt, b[:]) == len(b)
 }
 
 // mark sets a flag in the header of the image of tid.
