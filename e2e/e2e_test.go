@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,15 +22,24 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/seed-055cd0c8/indirect/internal/guest"
 	"github.com/seed-055cd0c8/indirect/internal/launch"
 	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
 // indirect is the command under test, and programs is where compiled test
-// programs go. TestMain sets them.
-var indirect, programs string
+// programs go, or are if carried is true. TestMain sets them.
+var (
+	indirect, programs string
+	carried            bool
+)
+
+// programsVar names the environment variable that says where programs are that
+// have been compiled elsewhere.
+const programsVar = "INDIRECT_TEST_PROGRAMS"
 
 func TestMain(m *testing.M) {
+	guest.Main()
 	launch.Main() // TestOlderKernels uses the engine without the command
 	supervise.Main(nil)
 	os.Exit(testMain(m))
@@ -52,6 +62,9 @@ func testMain(m *testing.M) int {
 	if err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		fmt.Fprintln(os.Stderr, "close_range (Linux 5.11):", err)
 		return 1
+	}
+	if at := os.Getenv(programsVar); at != "" { // they have been compiled elsewhere
+		programs, carried = at, true
 	}
 	if indirect = os.Getenv("INDIRECT"); indirect != "" { // test an installed command
 		return m.Run()
@@ -203,51 +216,82 @@ var (
 	glibcStatic = build{"glibc-static", []string{"gcc", "-static"}}
 	musl        = build{"musl", []string{"musl-gcc", "-static"}}
 	i386        = build{"i386", []string{"gcc", "-m32"}}
+	x32         = build{"x32", []string{"gcc", "-mx32"}}
 	cxx         = build{"c++", []string{"g++"}}
 
 	amd64Builds = []build{glibc, glibcStatic, musl}
+	abiBuilds   = append(amd64Builds, i386, x32)
 )
 
 // works reports whether the compiler is there, and can make programs.
-var works = func() func(build) bool {
-	var known sync.Map
-	return func(b build) bool {
-		f, _ := known.LoadOrStore(b.name, sync.OnceValue(func() bool {
-			cmd := exec.Command(b.cc[0], append(b.cc[1:], "-x", "c", "-", "-o", filepath.Join(programs, "probe-"+b.name))...)
-			cmd.Stdin = strings.NewReader("#include <stdio.h>\nint main(void) { return puts(\"\") < 0; }\n")
-			return cmd.Run() == nil
-		}))
-		return f.(func() bool)()
-	}
-}()
+func (b build) works() bool { return b.probe().made }
+
+// runnable are those of the builds whose programs this kernel runs: some lack
+// i386, most x32. TestOtherKernel runs them where they can be run.
+func runnable(builds ...build) []build {
+	return slices.DeleteFunc(slices.Clone(builds), func(b build) bool { return !b.probe().runs && b.probe().made })
+}
+
+// probed is what is known of a build.
+type probed struct{ made, runs bool }
+
+var probes sync.Map // name of a build: func() probed
+
+// probeSource is the source of a program that does nothing.
+const probeSource = "nothing.c"
+
+// probe makes a program and runs it.
+func (b build) probe() probed {
+	f, _ := probes.LoadOrStore(b.name, sync.OnceValue(func() probed {
+		path, err := b.make(probeSource)
+		return probed{made: err == nil, runs: err == nil && exec.Command(path).Run() == nil}
+	}))
+	return f.(func() probed)()
+}
+
+// path is where the program of a source in testdata is.
+func (b build) path(source string, flags ...string) string {
+	return filepath.Join(programs, strings.TrimSuffix(source, filepath.Ext(source))+"-"+b.name+strings.Join(flags, ""))
+}
 
 var compiled sync.Map // path of a program: func() error
 
-// compile makes the program of a source in testdata and returns its path.
-func (b build) compile(t *testing.T, source string, flags ...string) string {
-	t.Helper()
-	if !works(b) {
-		t.Skipf("%s cannot make programs here (Debian: gcc, g++, gcc-multilib, musl-tools)", strings.Join(b.cc, " "))
-	}
-	path := filepath.Join(programs, strings.TrimSuffix(source, filepath.Ext(source))+"-"+b.name+strings.Join(flags, ""))
+// make makes the program of a source in testdata and returns its path.
+func (b build) make(source string, flags ...string) (string, error) {
+	path := b.path(source, flags...)
 	f, _ := compiled.LoadOrStore(path, sync.OnceValue(func() error {
+		if carried {
+			_, err := os.Stat(path)
+			return err
+		}
 		args := append(b.cc[1:], "-O1", "-g", "-Wall", "-Wno-unused-function", "-Werror", "-pthread", "-o", path, filepath.Join("testdata", source))
 		if out, err := exec.Command(b.cc[0], append(args, flags...)...).CombinedOutput(); err != nil {
 			return fmt.Errorf("compile %s: %w\n%s", source, err, out)
 		}
 		return nil
 	}))
-	if err := f.(func() error)(); err != nil {
+	return path, f.(func() error)()
+}
+
+// compile is make for a test, which is skipped if there is no compiler.
+func (b build) compile(t *testing.T, source string, flags ...string) string {
+	t.Helper()
+	if !b.works() {
+		t.Skipf("%s cannot make programs here (Debian: gcc, g++, gcc-multilib, musl-tools)", strings.Join(b.cc, " "))
+	}
+	path, err := b.make(source, flags...)
+	if err != nil {
 		t.Fatal(err)
 	}
 	return path
 }
 
-// each runs a program of a source in every build and mode, in parallel.
+// each runs a program of a source in every mode, in parallel, in every build
+// that is [runnable].
 func each(t *testing.T, source string, builds []build, modes []mode, check func(t *testing.T, m mode, program string)) {
 	t.Helper()
 	t.Parallel()
-	for _, b := range builds {
+	for _, b := range runnable(builds...) {
 		for _, m := range modes {
 			t.Run(b.name+"/"+m.name, func(t *testing.T) {
 				t.Parallel()

@@ -16,9 +16,17 @@ var (
 	headerC89   = build{"c89", []string{"gcc", "-std=c89", "-pedantic", "-Wextra", "-I../include"}}
 	headerMusl  = build{"c89-musl", []string{"musl-gcc", "-std=c89", "-pedantic", "-Wextra", "-static", "-I../include"}}
 	headerI386  = build{"c89-i386", []string{"gcc", "-m32", "-std=c89", "-pedantic", "-Wextra", "-I../include"}}
+	headerX32   = build{"c89-x32", []string{"gcc", "-mx32", "-std=c89", "-pedantic", "-Wextra", "-I../include"}}
 	headerCxx20 = build{"c++20", []string{"g++", "-std=c++20", "-pedantic", "-Wextra", "-I../include", "-x", "c++"}}
 
-	headerBuilds = []build{headerC89, headerMusl, headerI386, headerCxx20}
+	headerBuilds = []build{headerC89, headerMusl, headerI386, headerX32, headerCxx20}
+
+	headerFaultsBuilds = []build{
+		{"gnu", []string{"gcc", "-I../include"}},
+		{"gnu-musl", []string{"musl-gcc", "-static", "-I../include"}},
+		{"gnu-x32", []string{"gcc", "-mx32", "-I../include"}},
+		{"gnu-i386", []string{"gcc", "-m32", "-I../include"}},
+	}
 )
 
 // ways is what the examples print: whether there is an indirect(2), and by
@@ -87,12 +95,7 @@ func TestHeader(t *testing.T) {
 
 // Wrong arguments are errors before anything has happened, with and without indirect(2).
 func TestHeaderFaults(t *testing.T) {
-	builds := []build{
-		{"gnu", []string{"gcc", "-I../include"}},
-		{"gnu-musl", []string{"musl-gcc", "-static", "-I../include"}},
-		{"gnu-i386", []string{"gcc", "-m32", "-I../include"}},
-	}
-	each(t, "headerfaults.c", builds, []mode{bare, nothing, cloexec}, selfChecking)
+	each(t, "headerfaults.c", headerFaultsBuilds, []mode{bare, nothing, cloexec}, selfChecking)
 }
 
 // Built with the headers of Linux 2.6.26, it has nothing of what came later,
@@ -132,7 +135,7 @@ func TestHeaderOnOldKernels(t *testing.T) {
 		{"2.6.27", most, []string{"memfd"}},
 		{"6.1", append([]string{"accept", "memfd"}, most...), nil},
 	} {
-		for _, b := range []build{headerC89, headerMusl, headerI386} {
+		for _, b := range runnable(headerC89, headerMusl, headerI386) {
 			t.Run(k.version+"/"+b.name, func(t *testing.T) {
 				t.Parallel()
 				r := onKernel(k.version, "--add", "none").run(t, b.compile(t, "header.c"))
@@ -219,7 +222,7 @@ func TestHeaderPython(t *testing.T) {
 // install-headers, pkg-config's file and the header fit together.
 func TestInstalledHeader(t *testing.T) {
 	t.Parallel()
-	if !works(glibc) {
+	if !glibc.works() {
 		t.Skip("gcc cannot make programs here")
 	}
 	dir := t.TempDir()
@@ -253,7 +256,7 @@ func TestManualExamples(t *testing.T) {
 	} {
 		t.Run(page.name, func(t *testing.T) {
 			t.Parallel()
-			if !works(glibc) {
+			if !glibc.works() {
 				t.Skip("gcc cannot make programs here")
 			}
 			text, err := os.ReadFile(filepath.Join("../docs/man", page.name))

@@ -9,13 +9,13 @@ import (
 
 // indirect(2) and its family, for programs that ask.
 func TestIndirect(t *testing.T) {
-	each(t, "indirect.c", append(amd64Builds, i386), []mode{nothing, cloexec, all, noPatch}, selfChecking)
+	each(t, "indirect.c", abiBuilds, []mode{nothing, cloexec, all, noPatch}, selfChecking)
 }
 
 // A bare kernel has none of them.
 func TestIndirectBare(t *testing.T) {
 	t.Setenv("EXPECT_ENOSYS", "1")
-	for _, b := range append(amd64Builds, i386) {
+	for _, b := range runnable(abiBuilds...) {
 		t.Run(b.name, func(t *testing.T) { bare.run(t, b.compile(t, "indirect.c")).passed(t) })
 	}
 }
@@ -23,7 +23,7 @@ func TestIndirectBare(t *testing.T) {
 // The numbers that indirect(2) and syslet_ring_wait(2) had in their time are
 // others' today, and work as ever.
 func TestTimerfd(t *testing.T) {
-	each(t, "timerfd.c", append(amd64Builds, i386), []mode{nothing, all, noPatch}, func(t *testing.T, m mode, program string) {
+	each(t, "timerfd.c", abiBuilds, []mode{nothing, all, noPatch}, func(t *testing.T, m mode, program string) {
 		r := m.run(t, program)
 		r.passed(t)
 		r.enforced(t)
@@ -35,11 +35,18 @@ func TestTimerfd(t *testing.T) {
 
 // A signal that paccept(2) lets through ends its wait, or stays pending.
 func TestPacceptSignals(t *testing.T) {
+	many := "100000"
+	if carried { // to an emulated machine
+		many = "1000"
+	}
 	for _, c := range []struct {
 		build
 		mode
 		signals string
-	}{{glibc, nothing, "100000"}, {musl, cloexec, "100000"}, {i386, cloexec, "1000"}} {
+	}{{glibc, nothing, many}, {musl, cloexec, many}, {i386, cloexec, "1000"}, {x32, cloexec, "1000"}} {
+		if len(runnable(c.build)) == 0 {
+			continue
+		}
 		t.Run(c.build.name, func(t *testing.T) {
 			r := c.run(t, c.compile(t, "paccept.c"), c.signals)
 			r.passed(t)

@@ -8,8 +8,7 @@ import (
 
 // Every call that creates a descriptor, in every way to make it.
 func TestKinds(t *testing.T) {
-	builds := append(amd64Builds, i386)
-	each(t, "kinds.c", builds, []mode{bare, nothing, cloexec, all, noPatch}, func(t *testing.T, m mode, program string) {
+	each(t, "kinds.c", abiBuilds, []mode{bare, nothing, cloexec, all, noPatch}, func(t *testing.T, m mode, program string) {
 		r := m.run(t, program)
 		r.passed(t)
 		r.enforced(t)

@@ -24,6 +24,13 @@
 #include <time.h>
 #include <unistd.h>
 
+// What x32 adds to each call's number.
+#if defined(__x86_64__) && defined(__ILP32__)
+#define ADDED_BIT 0x40000000
+#else
+#define ADDED_BIT 0
+#endif
+
 static int failures;
 
 static void failed(const char *file, int line, const char *what)

@@ -11,21 +11,27 @@
 #include <sys/timerfd.h>
 
 #define O_NONSEQFD 0x40000000
-enum { INDIRECT = 2007, SOCKET4 = 2009, SOCKETPAIR5, PACCEPT, EPOLL_CREATE2, NONSEQFD, SOCKET2 };
+enum { INDIRECT = ADDED_BIT + 2007, SOCKET4 = ADDED_BIT + 2009, SOCKETPAIR5, PACCEPT, EPOLL_CREATE2, NONSEQFD, SOCKET2 };
 
 #ifdef __i386__
 #define FORMER 325
 #else
-#define FORMER 286
+#define FORMER (ADDED_BIT + 286)
+#endif
+
+#ifdef __x86_64__
+typedef unsigned long long word;
+#else
+typedef unsigned long word;
 #endif
 
 struct registers {
-	unsigned long nr, arg[6];
+	word nr, arg[6];
 };
 
 static int number;
 
-static int indirect(int flags, long nr, long a, long b, long c, long d)
+static int indirect(int flags, long nr, unsigned long a, unsigned long b, unsigned long c, unsigned long d)
 {
 	struct registers r = {nr, {a, b, c, d}};
 	return syscall(number, &r, &flags, sizeof flags, 0);
@@ -200,7 +206,7 @@ static void faults(void)
 	FAILS(EINVAL, syscall(number, &clone, &flags, 4, 0));
 	FAILS(EINVAL, syscall(number, &nested, &flags, 4, 0));
 #ifdef __x86_64__
-	struct registers wide = {SYS_socket | 1UL << 32, {AF_UNIX, SOCK_STREAM}};
+	struct registers wide = {SYS_socket | 1ULL << 32, {AF_UNIX, SOCK_STREAM}};
 	FAILS(EINVAL, syscall(number, &wide, &flags, 4, 0));
 #endif
 	struct registers wrong = {SYS_socket, {9999, SOCK_STREAM}};

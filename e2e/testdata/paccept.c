@@ -4,7 +4,7 @@
 #include <pthread.h>
 #include <sched.h>
 
-enum { PACCEPT = 2011 };
+enum { PACCEPT = ADDED_BIT + 2011 };
 
 static volatile int handled, interrupted, accepted, connected, stop;
 static struct sockaddr_in address;

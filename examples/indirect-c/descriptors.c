@@ -124,8 +124,9 @@ static const struct {
 
 static int lowest_free(void)
 {
-	int fd = dup(1);
-	close(fd);
+	int fd = 0;
+	while (fcntl(fd, F_GETFD) != -1)
+		fd++;
 	return fd;
 }
 

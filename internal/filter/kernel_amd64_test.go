@@ -1,13 +1,17 @@
 package filter
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -15,6 +19,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/seed-055cd0c8/indirect/fdcall"
+	"github.com/seed-055cd0c8/indirect/internal/guest"
 )
 
 // underFilter is set in the environment of the process that tries a filter on itself.
@@ -152,14 +157,79 @@ func entries() []entry {
 		return int64(r), errno
 	}
 	inStub := func(g *gate, nr uint64, a [6]uint64) (int64, unix.Errno) { return g.call(0, nr, a) }
-	return []entry{
+	all := []entry{
 		{"amd64", amd64, false, elsewhere},
 		{"amd64 in the stub", amd64, true, inStub},
 		{"x32", x32, false, elsewhere},
 		{"x32 in the stub", x32, true, inStub},
-		{"i386", i386, false, func(g *gate, nr uint64, a [6]uint64) (int64, unix.Errno) { return g.call(i386At, nr, a) }},
+	}
+	if hasI386() {
+		all = append(all, entry{"i386", i386, false, func(g *gate, nr uint64, a [6]uint64) (int64, unix.Errno) { return g.call(i386At, nr, a) }})
+	}
+	return all
+}
+
+// TestMain lets the tests be a machine's only program.
+func TestMain(m *testing.M) {
+	guest.Main()
+	os.Exit(m.Run())
+}
+
+// hasI386 reports whether the kernel has i386's entry. A process of its own
+// tries it, which does not survive if there is none.
+var hasI386 = sync.OnceValue(func() bool {
+	child := exec.Command(os.Args[0], "-test.run=^TestI386Entry$")
+	child.Env = append(os.Environ(), underFilter+"=i386")
+	return child.Run() == nil
+})
+
+func TestI386Entry(t *testing.T) {
+	if os.Getenv(underFilter) != "i386" {
+		return
+	}
+	g, err := newGate()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const getpid = 20
+	if pid, errno := g.call(i386At, getpid, [6]uint64{}); errno != 0 || int(pid) != os.Getpid() {
+		t.Errorf("getpid: %d, %v", pid, errno)
 	}
 }
+
+// TestInOtherKernel is TestInTheKernel on Linux 6.1, which has all entries.
+func TestInOtherKernel(t *testing.T) {
+	if os.Getenv(inMachine) != "" {
+		return
+	}
+	t.Parallel()
+	kernel, err := guest.Kernel("6.1")
+	if errors.Is(err, guest.ErrMissing) {
+		t.Skip(err)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := filepath.Join(t.TempDir(), "filter.test")
+	build := exec.Command("go", "test", "-c", "-o", tests, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("build the tests: %v\n%s", err, out)
+	}
+	m := guest.Machine{
+		Kernel: kernel, Files: map[string]string{"/filter.test": tests}, Env: []string{inMachine + "=1"},
+		Argv: []string{"/filter.test", "-test.v", "-test.run=^(TestI386Entry|TestInTheKernel)$"},
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+	console, status, err := m.Run(ctx)
+	if err != nil || status != 0 || !strings.Contains(console, "with i386") {
+		t.Errorf("status %d, %v\n%s", status, err, console)
+	}
+}
+
+// inMachine is set in the environment of tests in a machine.
+const inMachine = "INDIRECT_TEST_IN_MACHINE"
 
 // TestInTheKernel installs the program in a process of its own, for each set
 // of wanted properties, and makes calls by every way into the kernel.
@@ -182,6 +252,7 @@ func TestInTheKernel(t *testing.T) {
 			if err != nil || !strings.Contains(string(out), "calls made") {
 				t.Errorf("%v\n%s", err, out)
 			}
+			t.Logf("%s", out)
 		})
 	}
 }
@@ -191,6 +262,7 @@ func tryInTheKernel(t *testing.T, want fdcall.Want) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	entries := entries() // to look for them takes calls
 	r := rules(want)
 	r.Stub = g.stub()
 	m := compiled(t, "amd64", r)
@@ -214,7 +286,7 @@ func tryInTheKernel(t *testing.T, want fdcall.Want) {
 		}
 	}
 	// What is to be trapped does nothing, so that every row can be tried.
-	for _, e := range entries() {
+	for _, e := range entries {
 		for i := range r.Table.All() {
 			row := &r.Table.All()[i]
 			if row.Nr[e.a.ABI] == fdcall.None {
@@ -246,7 +318,7 @@ func tryInTheKernel(t *testing.T, want fdcall.Want) {
 	const bits = unix.O_CLOEXEC | unix.O_NONBLOCK
 	bad := ^uint64(0)
 	for _, flags := range []uint64{0, unix.O_CLOEXEC, unix.O_NONBLOCK, bits} {
-		for _, e := range entries() {
+		for _, e := range entries {
 			type numbers struct{ open, openat, openat2, pipe2, socket, fcntl, dup3, recvmsg, added uint32 }
 			n := numbers{2, 257, 437, 293, 41, 72, 292, 47, 2007}
 			switch e.a.ABI {
@@ -270,13 +342,17 @@ func tryInTheKernel(t *testing.T, want fdcall.Want) {
 			try(e, call{nr: n.added})
 		}
 	}
-	for _, e := range entries()[:2] { // signal 0 to nobody, and the C libraries' own to nobody
+	for _, e := range entries[:2] { // signal 0 to nobody, and the C libraries' own to nobody
 		for _, signal := range []uint64{0, 32, 33} {
 			try(e, call{nr: unix.SYS_TGKILL, args: [6]uint64{bad & low32, bad & low32, signal}})
 			try(e, call{nr: unix.SYS_TKILL, args: [6]uint64{bad & low32, signal}})
 		}
 	}
-	t.Logf("%d calls made", made)
+	with := ""
+	if hasI386() {
+		with = " with i386"
+	}
+	t.Logf("%d calls made%s", made, with)
 }
 
 // BenchmarkCall compares a call under the filter with the same call without,

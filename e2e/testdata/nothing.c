@@ -1,0 +1,7 @@
+/* Does nothing: to see whether programs like it can be made and run. */
+#include <stdio.h>
+
+int main(void)
+{
+	return puts("") < 0;
+}

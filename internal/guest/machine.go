@@ -1,0 +1,168 @@
+// Package guest runs test programs on another kernel than this one, in a
+// machine that QEMU emulates: for what this kernel cannot do (run i386 or x32
+// programs), and for what only an older one does.
+//
+// The machine has no disk and no network. Its files are those that it is given;
+// the program that it starts is its first process's only child, and what that
+// writes is its console.
+package guest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+
+	"github.com/cavaliergopher/cpio"
+)
+
+// ErrMissing says that QEMU or a kernel for it is not installed.
+var ErrMissing = errors.New("no emulated machine can be started")
+
+// KernelsVar names the environment variable that holds the directory where
+// Debian's linux-image packages are unpacked. Without it, the system's own
+// kernels are used.
+const KernelsVar = "INDIRECT_TEST_KERNELS"
+
+const emulator = "qemu-system-x86_64"
+
+// Machine is what a machine is made of.
+type Machine struct {
+	Kernel string            // the file of a kernel: see [Kernel]
+	Files  map[string]string // path in the machine: path here, of a file
+	Argv   []string          // what it runs: a path in the machine, and arguments
+	Env    []string
+}
+
+// Kernel finds a kernel for 64-bit PCs whose version begins with the given
+// one, with everything that Debian's general configuration has.
+func Kernel(version string) (string, error) {
+	if _, err := exec.LookPath(emulator); err != nil {
+		return "", fmt.Errorf("%w: %w (Debian: qemu-system-x86)", ErrMissing, err)
+	}
+	pattern := filepath.Join(os.Getenv(KernelsVar), "/boot", "vmlinuz-"+version+".*-amd64")
+	all, err := filepath.Glob(pattern)
+	if err != nil {
+		return "", fmt.Errorf("look for kernels: %w", err)
+	}
+	for _, k := range all {
+		if !strings.Contains(k, "cloud") && !strings.Contains(k, "-rt-") {
+			return k, nil
+		}
+	}
+	return "", fmt.Errorf("%w: no kernel %s (Debian: linux-image-amd64; %s names another directory than /)", ErrMissing, pattern, KernelsVar)
+}
+
+// Run starts the machine, waits until its program has ended, and returns what
+// the console showed and the program's exit status.
+func (m Machine) Run(ctx context.Context) (console string, status int, err error) {
+	dir, err := os.MkdirTemp("", "machine-")
+	if err != nil {
+		return "", 0, fmt.Errorf("make a directory for the machine's files: %w", err)
+	}
+	defer os.RemoveAll(dir)
+	archive := filepath.Join(dir, "initramfs")
+	if err := m.pack(archive); err != nil {
+		return "", 0, err
+	}
+	cmd := exec.CommandContext(ctx, emulator,
+		"-machine", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
+		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
+		"-kernel", m.Kernel, "-initrd", archive,
+		// x32 is built into Debian's kernels, and off.
+		"-append", "console=ttyS0 quiet panic=-1 mitigations=off syscall.x32=y")
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	err = cmd.Run()
+	console = strings.ReplaceAll(out.String(), "\r\n", "\n")
+	if ctx.Err() != nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return console, 0, fmt.Errorf("emulate a machine: %w", err)
+	}
+	ended := regexp.MustCompile(`(?m)^` + endMark + `(\d+)$`).FindStringSubmatchIndex(console)
+	if ended == nil {
+		return console, 0, errors.New("the machine stopped before its program ended")
+	}
+	status, err = strconv.Atoi(console[ended[2]:ended[3]])
+	return console[:ended[0]], status, err
+}
+
+// endMark begins the line that tells the program's exit status.
+const endMark = "the program has ended with status "
+
+// pack writes the machine's files.
+func (m Machine) pack(name string) error {
+	f, err := os.Create(name)
+	if err != nil {
+		return fmt.Errorf("create the machine's files: %w", err)
+	}
+	defer f.Close()
+	w := cpio.NewWriter(f)
+	made := make(map[string]bool)
+	for inside, here := range m.Files {
+		if err := add(w, made, inside, here); err != nil {
+			return fmt.Errorf("bring %s to the machine: %w", here, err)
+		}
+	}
+	if err := w.WriteHeader(&cpio.Header{Name: "init", Mode: cpio.TypeSymlink | 0o777, Linkname: m.Argv[0], Size: int64(len(m.Argv[0]))}); err != nil {
+		return fmt.Errorf("name the machine's first program: %w", err)
+	}
+	if _, err := io.WriteString(w, m.Argv[0]); err != nil {
+		return fmt.Errorf("name the machine's first program: %w", err)
+	}
+	for file, lines := range map[string][]string{argvFile: m.Argv, envFile: m.Env} {
+		text := strings.Join(lines, "\n")
+		if err := w.WriteHeader(&cpio.Header{Name: file, Mode: cpio.TypeReg | 0o644, Size: int64(len(text))}); err != nil {
+			return fmt.Errorf("write the program's arguments: %w", err)
+		}
+		if _, err := io.WriteString(w, text); err != nil {
+			return fmt.Errorf("write the program's arguments: %w", err)
+		}
+	}
+	if err := w.Close(); err != nil {
+		return fmt.Errorf("write the machine's files: %w", err)
+	}
+	return f.Close()
+}
+
+const (
+	argvFile = "argv"
+	envFile  = "env"
+)
+
+// add puts a file into the archive, behind the directories that it is in.
+func add(w *cpio.Writer, made map[string]bool, inside, here string) error {
+	name := strings.TrimPrefix(filepath.Clean(inside), "/")
+	for i, c := range name {
+		if parent := name[:i]; c == '/' && !made[parent] {
+			made[parent] = true
+			if err := w.WriteHeader(&cpio.Header{Name: parent, Mode: cpio.TypeDir | 0o755}); err != nil {
+				return err
+			}
+		}
+	}
+	f, err := os.Open(here)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	mode := cpio.TypeReg | cpio.FileMode(info.Mode().Perm())
+	if err := w.WriteHeader(&cpio.Header{Name: name, Mode: mode, Size: info.Size()}); err != nil {
+		return err
+	}
+	_, err = io.Copy(w, f)
+	return err
+}
