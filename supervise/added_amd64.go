@@ -42,13 +42,14 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 	}
 	inPlace := abi != native || q.call != nil && e.trapped(q.call)
 	h, ok := e.header(tid)
+	// Also in programs that cancel threads: the C libraries have no cancellation
+	// point that makes an added call.
 	switch {
 	case inPlace:
 	case !ok:
 		if vdso, ok := e.mayLand(tid); ok {
 			return e.land(n, vdso, p)
 		}
-	case keptOut(h, q.call):
 	case e.inImage(n) && h.Sets&(1<<q.asked) != 0: // the stub has left it to us
 	default:
 		return e.divertAdded(n, p, q)
@@ -178,7 +179,7 @@ func (e *engine) divertAdded(n listener.Notification, p *program, q request) err
 	inImage := diverted
 	e.images.Lock()
 	if err = e.addSet(tid, m, p, q.asked); err == nil && !inImage {
-		thunk, diverted, err = e.patchSite(n, q.call, m)
+		thunk, diverted, err = e.patchSite(n, nil, m)
 	}
 	e.images.Unlock()
 	if err != nil {
@@ -192,7 +193,7 @@ func (e *engine) divertAdded(n listener.Notification, p *program, q request) err
 	if diverted {
 		way = patched
 	}
-	return counting(&e.ledger.served[e.rowOf(q)][way], func() error { return e.enter(t, r, thunk, q.call) })
+	return counting(&e.ledger.served[e.rowOf(q)][way], func() error { return e.enter(t, r, thunk, nil) })
 }
 
 // inImage reports whether a thunk made the call.

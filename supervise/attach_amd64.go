@@ -395,8 +395,9 @@ func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) err
 	return counting(e.served(c, way), func() error { return e.enter(t, r, thunk, c) })
 }
 
-// enter lets a thread that is held in front of its call c go on in the image;
-// or in front of its call, if the program has begun to cancel threads meanwhile.
+// enter lets a thread that is held in front of its call c, or of an added one
+// if that is nil, go on in the image; or in front of its call, if the program
+// has begun to cancel threads meanwhile.
 func (e *engine) enter(t *tracee.Thread, r tracee.Regs, thunk uint32, c *fdcall.Call) error {
 	if h, ok := e.header(t.ID()); ok && keptOut(h, c) {
 		return errors.Join(resume(t, r), tracee.ErrGone)

@@ -125,8 +125,8 @@ func (s *imageState) writeHeader() error {
 	return s.mem.Write(uint64(s.base)+image.HeaderAt, s.header.Marshal())
 }
 
-// patchSite prepares the thunk for the call site of n, which makes the call c,
-// and diverts the site to it if that can be done.
+// patchSite prepares the thunk for the call site of n, which makes the call c
+// or, if that is nil, an added one, and diverts the site to it if that can be done.
 func (e *engine) patchSite(n listener.Notification, c *fdcall.Call, m *tracee.Memory) (thunk uint32, diverted bool, err error) {
 	tid := int(n.TID)
 	s, err := e.loadImage(tid, m)

@@ -666,6 +666,20 @@ static void file(size_t size)
 	close(fd);
 }
 
+static void *waits(void *unused)
+{
+	pause();
+	return unused;
+}
+
+// cancels makes the process one that cancels threads.
+static void cancels(void)
+{
+	pthread_t thread;
+	REQUIRE(pthread_create(&thread, NULL, waits, NULL) == 0);
+	REQUIRE(pthread_cancel(thread) == 0 && pthread_join(thread, NULL) == 0);
+}
+
 int main(int argc, char **argv)
 {
 	int count = argc > 1 ? atoi(argv[1]) : 20000;
@@ -687,5 +701,9 @@ int main(int argc, char **argv)
 	signals();
 	spares();
 	file(megabytes << 20);
+	cancels();
+	properties();
+	attempts();
+	many(1000);
 	return done();
 }
