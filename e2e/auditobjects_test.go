@@ -1,8 +1,10 @@
 package e2e
 
 import (
+	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,8 +28,16 @@ func TestAuditI386(t *testing.T) {
 	t.Parallel()
 	for _, b := range runnable(i386) {
 		d, _ := audited(t, "--", b.compile(t, "leaksocket.c"))
-		if len(d.Findings) != 1 || d.Findings[0].Kind != audit.KindLeak || len(d.Findings[0].Created.Stack) == 0 {
+		if len(d.Findings) != 1 || d.Findings[0].Kind != audit.KindLeak {
 			t.Errorf("findings %+v", d.Findings)
+			continue
+		}
+		var stack []string
+		for _, frame := range d.Findings[0].Created.Stack {
+			stack = append(stack, fmt.Sprintf("%s:%d", frame.Function, frame.Line))
+		}
+		if !slices.Contains(stack, "main:8") {
+			t.Errorf("the stack is %q", stack)
 		}
 	}
 }

@@ -11,7 +11,6 @@ import (
 	"runtime"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 	"unsafe"
@@ -150,7 +149,7 @@ type entry struct {
 	make func(g *gate, nr uint64, args [6]uint64) (int64, unix.Errno)
 }
 
-func entries() []entry {
+func entries(i386Too bool) []entry {
 	amd64, x32, i386 := abis["amd64"][0], abis["amd64"][1], abis["amd64"][2]
 	elsewhere := func(_ *gate, nr uint64, a [6]uint64) (int64, unix.Errno) {
 		r, _, errno := unix.RawSyscall6(uintptr(nr), uintptr(a[0]), uintptr(a[1]), uintptr(a[2]), uintptr(a[3]), uintptr(a[4]), uintptr(a[5]))
@@ -163,7 +162,7 @@ func entries() []entry {
 		{"x32", x32, false, elsewhere},
 		{"x32 in the stub", x32, true, inStub},
 	}
-	if hasI386() {
+	if i386Too {
 		all = append(all, entry{"i386", i386, false, func(g *gate, nr uint64, a [6]uint64) (int64, unix.Errno) { return g.call(i386At, nr, a) }})
 	}
 	return all
@@ -173,28 +172,6 @@ func entries() []entry {
 func TestMain(m *testing.M) {
 	guest.Main()
 	os.Exit(m.Run())
-}
-
-// hasI386 reports whether the kernel has i386's entry. A process of its own
-// tries it, which does not survive if there is none.
-var hasI386 = sync.OnceValue(func() bool {
-	child := exec.Command(os.Args[0], "-test.run=^TestI386Entry$")
-	child.Env = append(os.Environ(), underFilter+"=i386")
-	return child.Run() == nil
-})
-
-func TestI386Entry(t *testing.T) {
-	if os.Getenv(underFilter) != "i386" {
-		return
-	}
-	g, err := newGate()
-	if err != nil {
-		t.Fatal(err)
-	}
-	const getpid = 20
-	if pid, errno := g.call(i386At, getpid, [6]uint64{}); errno != 0 || int(pid) != os.Getpid() {
-		t.Errorf("getpid: %d, %v", pid, errno)
-	}
 }
 
 // TestInOtherKernel is TestInTheKernel on Linux 6.1, which has all entries.
@@ -218,7 +195,7 @@ func TestInOtherKernel(t *testing.T) {
 	}
 	m := guest.Machine{
 		Kernel: kernel, Files: map[string]string{"/filter.test": tests}, Env: []string{inMachine + "=1"},
-		Argv: []string{"/filter.test", "-test.v", "-test.run=^(TestI386Entry|TestInTheKernel)$"},
+		Argv: []string{"/filter.test", "-test.v", "-test.run=^TestInTheKernel$"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -262,7 +239,11 @@ func tryInTheKernel(t *testing.T, want fdcall.Want) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	entries := entries() // to look for them takes calls
+	hasI386, err := guest.RunsI386()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := entries(hasI386)
 	r := rules(want)
 	r.Stub = g.stub()
 	m := compiled(t, "amd64", r)
@@ -349,7 +330,7 @@ func tryInTheKernel(t *testing.T, want fdcall.Want) {
 		}
 	}
 	with := ""
-	if hasI386() {
+	if hasI386 {
 		with = " with i386"
 	}
 	t.Logf("%d calls made%s", made, with)

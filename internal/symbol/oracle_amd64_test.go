@@ -94,6 +94,9 @@ func TestNamesAreThoseOfGDB(t *testing.T) {
 		{name: "Go", source: "nested.go.txt", command: []string{"go", "build"}, inlined: 0},
 		{name: "Rust", source: "nested.rs", command: []string{"rustc", "-g", "-O"}, inlined: 1, unnamed: true},
 	} {
+		if !unwindtest.Runs(t, test.command) {
+			continue // TestAuditI386 looks at such a stack where it runs
+		}
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			program := unwindtest.Build(t, test.source, test.command...)

@@ -50,6 +50,9 @@ func TestStacksAreThoseOfGDB(t *testing.T) {
 		{name: "Go position-independent", source: "nested.go.txt", command: []string{"go", "build", "-buildmode=pie"}},
 		{name: "Rust", source: "nested.rs", command: []string{"rustc", "-g", "-O"}},
 	} {
+		if !unwindtest.Runs(t, test.command) {
+			continue // TestAuditI386 looks at such a stack where it runs
+		}
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			program := unwindtest.Build(t, test.source, test.command...)

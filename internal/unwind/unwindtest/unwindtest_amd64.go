@@ -10,11 +10,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/seed-055cd0c8/indirect/internal/guest"
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
@@ -49,6 +51,20 @@ func Build(t testing.TB, source string, command ...string) string {
 		t.Fatalf("%s: %v\n%s", c, err, out)
 	}
 	return program
+}
+
+// Runs reports whether this kernel runs what a compiler's command makes: not
+// every one runs programs of 32 bits.
+func Runs(t testing.TB, command []string) bool {
+	t.Helper()
+	if !slices.Contains(command, "-m32") {
+		return true
+	}
+	runs, err := guest.RunsI386()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return runs
 }
 
 // Start starts a program that prints a thread ID and then waits, and returns that
