@@ -79,6 +79,9 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 	if !e.listener.Valid(n.ID) {
 		return nil, tracee.Regs{}, tracee.ErrGone
 	}
+	if f := e.ledger.of(n.ID); f != nil {
+		f.share.begin(tid)
+	}
 	t, err := tracee.Seize(tid)
 	if err != nil {
 		return nil, tracee.Regs{}, err
@@ -321,7 +324,7 @@ func (e *engine) beforeFilter(n listener.Notification) {
 func (e *engine) fill(n listener.Notification) error {
 	tid := int(n.TID)
 	e.images.Lock()
-	l := e.landings[tid]
+	l, known := e.landings[tid]
 	e.images.Unlock()
 	p, err := l.program, error(nil)
 	if p == nil { // a supervisor before us has sent it there
@@ -336,8 +339,10 @@ func (e *engine) fill(n listener.Notification) error {
 	defer m.Close()
 	e.images.Lock()
 	defer e.images.Unlock()
-	if _, ok := e.header(tid); ok {
-		return errFilled
+	if !known { // a supervisor before us may have filled it, and died then
+		if _, ok := e.header(tid); ok {
+			return errFilled
+		}
 	}
 	var thunk uint32
 	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}
@@ -362,7 +367,7 @@ func (e *engine) fill(n listener.Notification) error {
 	return nil
 }
 
-var errFilled = errors.New("another thread of the address space was faster")
+var errFilled = errors.New("it has been filled before")
 
 // divert makes the call site of n lead to the stub: for ever if it can be
 // patched, otherwise for this call.

@@ -27,6 +27,7 @@ type engine struct {
 	index      map[*fdcall.Call]int // rows of the ledger
 	addedCalls []fdcall.Added
 	extensions []loaded
+	cpus       unix.CPUSet // on which our threads may run
 	landing    []byte
 	issued     uint32 // where in the image the stub's call returns
 	told       uint64 // where in the landing code its last call returns
@@ -81,6 +82,9 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		e.index[&calls[i]] = i
 	}
 	var err error
+	if e.cpus, err = tracee.Processors(0); err != nil {
+		return nil, err
+	}
 	if e.landing, err = image.Landing(); err != nil {
 		return nil, err
 	}
@@ -129,6 +133,7 @@ func (e *engine) recover() {
 	for i := range e.ledger.flight {
 		f := &e.ledger.flight[i]
 		f.adopt()
+		f.share.end(e.cpus)
 		n := f.notice
 		switch {
 		case n.ID == 0, !e.listener.Valid(n.ID): // answered, or dead
@@ -140,6 +145,7 @@ func (e *engine) recover() {
 			e.pass(n, c, gap)
 		default:
 			e.handle(n)
+			f.share.end(e.cpus)
 		}
 		f.drop()
 	}

@@ -31,6 +31,7 @@ type flight struct {
 	owner  atomic.Int32  // the supervisor whose worker has it, or 0
 	tries  atomic.Uint32 // supervisors that have had this notification in hand
 	notice listener.Notification
+	share  share
 }
 
 const (
@@ -116,9 +117,21 @@ func openLedger(f *os.File) (*ledger, error) {
 
 // take finds room for a worker's notifications.
 func (l *ledger) take() *flight {
+	us := int32(os.Getpid())
 	for i := range l.flight {
-		if f := &l.flight[i]; f.owner.CompareAndSwap(0, int32(os.Getpid())) {
+		if f := &l.flight[i]; f.owner.CompareAndSwap(0, us) {
 			f.notice = listener.Notification{}
+			return f
+		}
+	}
+	return nil
+}
+
+// of returns where the notification with an ID is.
+func (l *ledger) of(id uint64) *flight {
+	us := int32(os.Getpid())
+	for i := range l.flight {
+		if f := &l.flight[i]; f.owner.Load() == us && f.notice.ID == id {
 			return f
 		}
 	}

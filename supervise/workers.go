@@ -71,6 +71,7 @@ func (w *workers) work() {
 			w.start()
 		}
 		w.handle(f.notice)
+		f.share.end(w.cpus)
 		if w.stopped.Load() || w.waiting.Load() >= receivers {
 			return
 		}
