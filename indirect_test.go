@@ -139,7 +139,7 @@ func TestCommandAdds(t *testing.T) {
 	c = program(t, "cloexec")
 	c.Add = indirect.Cloexec
 	output(t, c, "1")
-	if s := c.Summary(); s.Images == 0 || len(s.Calls) == 0 {
+	if s := c.Summary(); s.Processes == 0 || len(s.Calls) == 0 {
 		t.Errorf("summary: %+v", s)
 	}
 }

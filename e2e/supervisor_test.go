@@ -52,7 +52,7 @@ func TestSupervisorKilled(t *testing.T) {
 					time.Sleep(time.Millisecond)
 					continue
 				}
-				time.Sleep(time.Duration(killed%20) * time.Millisecond)
+				time.Sleep(time.Duration(killed%20) * 3 * time.Millisecond) // some 30 to begin, where that is slow
 				if syscall.Kill(pid, syscall.SIGKILL) == nil {
 					killed, last = killed+1, pid
 				}

@@ -56,10 +56,14 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 		if p.Want(c) == 0 && e.spare(n, c) {
 			return nil
 		}
-		if vdso, ok := e.mayLand(tid); ok {
-			return e.land(n, vdso, p)
+		vdso, ok := e.mayLand(tid)
+		if !ok {
+			return e.runInPlace(n, abi, c, p)
 		}
-		return e.runInPlace(n, abi, c, p)
+		if plan, ok := e.singly(tid, vdso, c, p); ok {
+			return e.single(n, vdso, c, plan)
+		}
+		return e.land(n, vdso, p)
 	}
 	if keptOut(h, c) {
 		return e.runInPlace(n, abi, c, p)
@@ -194,7 +198,7 @@ func (e *engine) land(n listener.Notification, vdso uint64, p *program) error {
 		return err
 	}
 	defer m.Close()
-	if err := m.Write(vdso+e.cave, e.landing); err != nil {
+	if err := m.Write(vdso+e.cave, e.code); err != nil {
 		return e.again(n)
 	}
 	t, r, err := e.hold(n)
@@ -205,10 +209,8 @@ func (e *engine) land(n listener.Notification, vdso uint64, p *program) error {
 	if err != nil {
 		return err
 	}
-	frame := image.LandingFrame{
-		DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax,
-		Site: r.Rip, Mask: uint64(mask),
-	}
+	frame := frameOf(r)
+	frame.Site, frame.Mask = r.Rip, uint64(mask)
 	sp := r.Rsp - redZone - image.LandingFrameSize
 	if err := m.Write(sp, frame.Marshal()); err != nil {
 		return resume(t, r) // there is no stack
@@ -346,7 +348,8 @@ func (e *engine) fill(n listener.Notification) error {
 	}
 	var thunk uint32
 	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}
-	if l.ret != 0 {
+	// A call that we have to look at is to be made, again, at its site.
+	if l.ret != 0 && !isCancel(native, n.Nr) && !installsFilter(native, n.Nr, &n.Args) {
 		thunk = image.ThunkAddress(e.Base, s.add(l.ret))
 	}
 	if err := m.Write(uint64(e.Base)+image.FilledAt, p.code.Bytes(s.header, s.thunks)); err != nil {
@@ -360,8 +363,14 @@ func (e *engine) fill(n listener.Notification) error {
 			_ = e.patchKnown(s, maps, aloneOnce(tid)) // or when it traps again
 		}
 	}
+	if c := e.table.Lookup(native, n.Nr, &n.Args); c != nil && p.Want(c) != 0 {
+		e.served(c, once).Add(1)
+	}
 	e.ledger.images.Add(1)
-	e.ledger.programs.Add(1)
+	if e.singles[tid] != l.vdso || !known { // not counted yet
+		e.ledger.programs.Add(1)
+	}
+	delete(e.singles, tid)
 	delete(e.landings, tid)
 	e.answer(e.listener.Return(n.ID, int64(thunk)))
 	return nil

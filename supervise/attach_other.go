@@ -36,6 +36,7 @@ func installsFilter(fdcall.ABI, int32, *[6]uint64) bool     { return false }
 func (e *engine) runAdded(listener.Notification, fdcall.ABI, *fdcall.Added, bool) error {
 	return errImpossible
 }
+func (e *engine) singlePlans() map[*fdcall.Call]fdcall.Plan                     { return nil }
 func (e *engine) cancels(listener.Notification)                                 {}
 func (e *engine) tells(listener.Notification) bool                              { return false }
 func (e *engine) landed(listener.Notification)                                  {}

@@ -28,10 +28,11 @@ type engine struct {
 	addedCalls []fdcall.Added
 	extensions []loaded
 	cpus       unix.CPUSet // on which our threads may run
-	landing    []byte
-	issued     uint32 // where in the image the stub's call returns
-	told       uint64 // where in the landing code its last call returns
-	cave       uint64 // where in the vDSO landing goes
+	code       []byte      // what is written to the vDSO: for landing, and for single calls
+	singleAt   uint64      // where in it the latter begins
+	issued     uint32      // where in the image the stub's call returns
+	told       uint64      // where in the landing code its last call returns
+	cave       uint64      // where in the vDSO landing goes
 	caveErr    error
 
 	// images serialises all changes to what is injected into processes: two
@@ -40,8 +41,10 @@ type engine struct {
 	images   sync.Mutex
 	programs map[string]*program
 	sites    sites
-	landings map[int]landing // thread: where it has begun to land
-	spares   map[int]int     // thread of an exempt program: calls let through
+	landings map[int]landing              // thread: where it has begun to land
+	spares   map[int]int                  // thread of an exempt program: calls let through
+	singles  map[int]uint64               // thread that has made a single call: the vDSO of its program image
+	plans    map[*fdcall.Call]fdcall.Plan // calls that can be made singly
 
 	awaited awaited
 	inPlace sync.Map     // tid: a call of this thread is being run in place
@@ -76,6 +79,7 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		sites:      newSites(),
 		landings:   make(map[int]landing),
 		spares:     make(map[int]int),
+		singles:    make(map[int]uint64),
 	}
 	calls := e.table.All()
 	for i := range calls {
@@ -85,9 +89,15 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	if e.cpus, err = tracee.Processors(0); err != nil {
 		return nil, err
 	}
-	if e.landing, err = image.Landing(); err != nil {
+	if e.code, err = image.Landing(); err != nil {
 		return nil, err
 	}
+	e.singleAt = uint64(len(e.code))
+	single, err := image.Single()
+	if err != nil {
+		return nil, err
+	}
+	e.code = append(e.code, single...)
 	if e.issued, err = image.Issued(); err != nil {
 		return nil, err
 	}
@@ -96,7 +106,8 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		return nil, err
 	}
 	e.told = uint64(told)
-	e.cave, e.caveErr = tracee.VDSOCave(len(e.landing))
+	e.cave, e.caveErr = tracee.VDSOCave(len(e.code))
+	e.plans = e.singlePlans()
 	return e, nil
 }
 
@@ -169,12 +180,11 @@ func (e *engine) handle(n listener.Notification) {
 	case n.Nr == image.Mapped && abi == native:
 		e.answer(e.listener.Return(n.ID, e.setArena(int(n.TID), n.Args[0])))
 		return
+	case abi == native && e.tells(n):
+		e.landed(n)
+		return
 	case isCancel(abi, nr):
 		e.cancels(n)
-		return
-	}
-	if abi == native && e.tells(n) {
-		e.landed(n)
 		return
 	}
 	if e.extend(n, abi, nr) {

@@ -8,6 +8,7 @@ import (
 
 func stubAddress() uintptr
 func landingAddress() uintptr
+func singleAddress() uintptr
 
 // stubText returns the stub's code, and where in it its entry is.
 func stubText() (code []byte, entry int, err error) {
@@ -23,6 +24,8 @@ func stubText() (code []byte, entry int, err error) {
 }
 
 func landingText() ([]byte, error) { return text(landingAddress()) }
+
+func singleText() ([]byte, error) { return text(singleAddress()) }
 
 // entryMark stands before the stub's entry.
 var entryMark = [16]byte{0x0a, 0x0d, 0x0e, 0x0b, 0x43, 0x4f, 0x4c, 0x44, 0x0a, 0x0d, 0x0e, 0x0b, 0x43, 0x4f, 0x4c, 0x44}

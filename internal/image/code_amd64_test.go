@@ -11,7 +11,11 @@ func TestCodeFits(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Logf("stub %d bytes, landing %d bytes", len(stub), len(landing))
+	single, err := Single()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("stub %d bytes, landing %d bytes, single call %d bytes", len(stub), len(landing), len(single))
 	if _, err := Issued(); err != nil {
 		t.Error(err)
 	}

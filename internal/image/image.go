@@ -510,6 +510,11 @@ func ThunksLen(n uint32) int { return int(n) * thunkSize }
 // Landing returns the code that a process without an image runs to map one.
 func Landing() ([]byte, error) { return landingText() }
 
+// Single returns the code by which a process without an image makes one call,
+// whose flags have been added; it takes a [LandingFrame] from the stack, whose
+// Site is the address behind the program's call.
+func Single() ([]byte, error) { return singleText() }
+
 // LandingTold returns the offset, in what [Landing] returns, behind the call by
 // which a process says that it has mapped its image, where nothing was: the program's
 // own call, so that a seccomp filter of its own lets it pass. A positive result
@@ -524,7 +529,8 @@ func LandingTold() (int, error) {
 	return mmap + bytes.Index(code[mmap:], syscall) + len(syscall), nil
 }
 
-// LandingFrame is what Landing takes from the stack, from the lowest address on.
+// LandingFrame is what [Landing] and [Single] take from the stack, from the
+// lowest address on.
 type LandingFrame struct {
 	DI, SI, DX, R10, R8, R9, AX uint64
 

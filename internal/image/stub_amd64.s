@@ -1771,9 +1771,10 @@ accept:
 //
 // Runs in a process that has no image yet: maps it, and makes the program's
 // call, which traps and so tells the supervisor that the mapping is there and
-// new; its answer says where to go on, or else it is at the call. It is entered with all signals blocked and the
-// arguments of mmap, and with the program's registers and signal mask on the
-// stack below the red zone, so that it needs nobody's help to come back.
+// new; its answer says where to go on, or else it is at the call. It is entered
+// with all signals blocked and the arguments of mmap, and with the program's
+// registers and signal mask on the stack below the red zone, so that it needs
+// nobody's help to come back.
 TEXT ·landing(SB), NOSPLIT|NOFRAME, $0-0
 	SYSCALL
 	CMPQ AX, DI
@@ -1808,8 +1809,42 @@ site:
 	JMP  CX
 	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
 
+// func single()
+//
+// Makes one call for a process that has no image: entered in front of the
+// call with the flags that the program did not give, and with the program's
+// arguments and the address to go back to on the stack, as in landing.
+TEXT ·single(SB), NOSPLIT|NOFRAME, $0-0
+	SYSCALL
+	CMPQ AX, $2
+	JHI  back // an error, too
+	// A standard stream stays inheritable.
+	MOVQ AX, 48(SP)
+	MOVQ AX, DI
+	MOVL $F_SETFD, SI
+	XORL DX, DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	MOVQ 48(SP), AX
+back:
+	MOVQ 0(SP), DI
+	MOVQ 8(SP), SI
+	MOVQ 16(SP), DX
+	MOVQ 24(SP), R10
+	MOVQ 32(SP), R8
+	MOVQ 40(SP), R9
+	MOVQ 56(SP), CX
+	LEAQ (72+128)(SP), SP
+	JMP  CX
+	LONG $0x0b0e0d0a; LONG $0x444e4521; LONG $0x0b0e0d0a; LONG $0x444e4521
+
 TEXT ·stubAddress(SB), NOSPLIT, $0-8
 	LEAQ ·stub(SB), AX
+	MOVQ AX, ret+0(FP)
+	RET
+
+TEXT ·singleAddress(SB), NOSPLIT, $0-8
+	LEAQ ·single(SB), AX
 	MOVQ AX, ret+0(FP)
 	RET
 
