@@ -352,7 +352,8 @@ func (e *engine) fill(n listener.Notification) error {
 	if l.ret != 0 && !isCancel(native, n.Nr) && !installsFilter(native, n.Nr, &n.Args) {
 		thunk = image.ThunkAddress(e.Base, s.add(l.ret))
 	}
-	if err := m.Write(uint64(e.Base)+image.FilledAt, p.code.Bytes(s.header, s.thunks)); err != nil {
+	e.filling = p.code.AppendTo(e.filling[:0], s.header, s.thunks)
+	if err := m.Write(uint64(e.Base)+image.FilledAt, e.filling); err != nil {
 		return err
 	}
 	if err := s.writeHeader(); err != nil {

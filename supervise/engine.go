@@ -39,6 +39,7 @@ type engine struct {
 	// threads of one address space may trap at the same time, and nothing
 	// cheap tells that two processes share one.
 	images   sync.Mutex
+	filling  []byte // what was written to the last new image
 	programs map[string]*program
 	sites    sites
 	landings map[int]landing              // thread: where it has begun to land

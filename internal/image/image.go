@@ -439,16 +439,17 @@ func compile(c *fdcall.Call, p fdcall.Plan, want fdcall.Want) (row, error) {
 	return r, nil
 }
 
-// Bytes returns the content of an image with the header h and its thunks, from
-// [FilledAt] on, but without the header's mark: it is written last, and makes
-// the image one.
-func (c *Code) Bytes(h Header, thunks []byte) []byte {
+// AppendTo appends the content of an image with the header h and its thunks to
+// b, from [FilledAt] on, but without the header's mark: it is written last, and
+// makes the image one.
+func (c *Code) AppendTo(b []byte, h Header, thunks []byte) []byte {
 	h.Magic = 0
-	b := make([]byte, max(Filled, thunksAt-FilledAt+len(thunks)))
-	copy(b, c.first[:])
+	all := append(b, c.first[:]...)
+	all = append(all, make([]byte, max(0, thunksAt-FilledAt+len(thunks)-Filled))...)
+	b = all[len(b):]
 	copy(b[headerAt-FilledAt:], h.Marshal())
 	copy(b[thunksAt-FilledAt:], thunks)
-	return b
+	return all
 }
 
 // ThunkAddress returns where thunk i of the image at base is.

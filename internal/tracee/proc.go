@@ -276,7 +276,7 @@ func ReadStatus(tid int) (Status, error) {
 // while tid is held: it is its process's only thread, and neither its parent
 // (which vfork makes share it) nor a child does.
 func Alone(tid int) bool {
-	var buf [4096]byte
+	var buf [1024]byte
 	b, err := readSmall(tid, "stat", buf[:])
 	if err != nil {
 		return false
