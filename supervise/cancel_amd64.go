@@ -159,10 +159,10 @@ type clearing struct {
 
 func (c *clearing) image() span { return span{uint64(c.Base), uint64(c.Base) + image.Size} }
 
-// cave is where a thread is that lands, or makes its call singly.
+// cave is where a landing thread is.
 func (c *clearing) cave() span {
 	at := c.vdso + c.engine.cave
-	return span{at, at + uint64(len(c.code))}
+	return span{at, at + c.singleAt}
 }
 
 // thread takes a thread out of the image, if it is there. It may be traced for
@@ -281,10 +281,10 @@ func (c *clearing) steps(r tracee.Regs) bool {
 	if c.mem.Read(r.Rip, b) != nil {
 		return false
 	}
-	return !bytes.Equal(b, []byte{0x0f, 0x05}) || slices.Contains(quickCalls, r.Rax)
+	return !bytes.Equal(b, []byte{0x0f, 0x05}) || c.image().has(r.Rip) && slices.Contains(quickCalls, r.Rax)
 }
 
-// quickCalls are calls that our code makes before or after the program's, and
+// quickCalls are calls that the stub makes before or after the program's, and
 // that do not block.
 var quickCalls = []uint64{unix.SYS_FCNTL, unix.SYS_CLOSE, unix.SYS_GETPID, unix.SYS_GETRANDOM, unix.SYS_PRLIMIT64, unix.SYS_PROCESS_VM_READV, unix.SYS_PROCESS_VM_WRITEV}
 
@@ -354,11 +354,7 @@ func (c *clearing) before(r tracee.Regs) (back tracee.Regs, mask *tracee.SigMask
 // beforeLanding is before for a thread that lands. With its last instruction it
 // has its registers back.
 func (c *clearing) beforeLanding(r tracee.Regs, cave span) (tracee.Regs, *tracee.SigMask, bool) {
-	single := cave.start + c.singleAt
-	if r.Rip >= single {
-		return c.beforeSingle(r, single)
-	}
-	if r.Rip >= single-uint64(len(image.LandingEnd)) {
+	if r.Rip >= cave.end-uint64(len(image.LandingEnd)) {
 		return r, nil, false
 	}
 	b := make([]byte, image.LandingFrameSize)
@@ -369,8 +365,9 @@ func (c *clearing) beforeLanding(r tracee.Regs, cave span) (tracee.Regs, *tracee
 	if site := c.site(f.Site); site != 0 {
 		f.Site = site
 	}
-	r = unframed(r, f)
-	r.Rip, r.Orig_rax = f.Site, ^uint64(0)
+	r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9 = f.DI, f.SI, f.DX, f.R10, f.R8, f.R9
+	r.Rax, r.Orig_rax = f.AX, ^uint64(0)
+	r.Rip, r.Rsp = f.Site, r.Rsp+image.LandingFrameSize+redZone
 	mask := tracee.SigMask(f.Mask)
 	return r, &mask, true
 }

@@ -9,7 +9,9 @@ import (
 
 // Many programs make one flagless call in their life: sort, cat and grep open
 // a file. For that one, an image is not worth its mapping: the call is made in
-// the vDSO's unused end, by code that then goes back to the program.
+// the vDSO's unused end, by code that then goes back to the program. Programs
+// with threads get an image: cancellation must not find them in code that can
+// block (see cancels).
 
 // singlePlans returns the calls that this code can make, and how: those that
 // return a descriptor, to which they can give all that any program wants of it.
@@ -35,7 +37,7 @@ func (e *engine) singlePlans() map[*fdcall.Call]fdcall.Plan {
 // known to make more.
 func (e *engine) singly(tid int, vdso uint64, c *fdcall.Call, p *program) (fdcall.Plan, bool) {
 	plan, ok := e.plans[c]
-	if !ok || p.Want(c) != fdcall.Cloexec || p.repeats.Load() {
+	if !ok || p.Want(c) != fdcall.Cloexec || p.repeats.Load() || !tracee.OneThread(tid) {
 		return plan, false
 	}
 	e.images.Lock()
@@ -66,9 +68,6 @@ func (e *engine) single(n listener.Notification, vdso uint64, c *fdcall.Call, pl
 	if err != nil {
 		return err
 	}
-	if _, ok := e.header(tid); ok {
-		return resume(t, r) // another thread has landed, and may be about to cancel this one
-	}
 	frame := frameOf(r)
 	frame.Site = n.IP
 	sp := r.Rsp - redZone - image.LandingFrameSize
@@ -90,34 +89,4 @@ func (e *engine) single(n listener.Notification, vdso uint64, c *fdcall.Call, pl
 // its arguments.
 func frameOf(r tracee.Regs) image.LandingFrame {
 	return image.LandingFrame{DI: r.Rdi, SI: r.Rsi, DX: r.Rdx, R10: r.R10, R8: r.R8, R9: r.R9, AX: r.Rax}
-}
-
-// unframed are the registers of a thread in our code, with what is in its frame.
-func unframed(r tracee.Regs, f image.LandingFrame) tracee.Regs {
-	r.Rdi, r.Rsi, r.Rdx, r.R10, r.R8, r.R9, r.Rax = f.DI, f.SI, f.DX, f.R10, f.R8, f.R9, f.AX
-	r.Rsp += image.LandingFrameSize + redZone
-	return r
-}
-
-// beforeSingle is before for a thread that makes its call singly, by the code
-// at an address.
-func (c *clearing) beforeSingle(r tracee.Regs, at uint64) (tracee.Regs, *tracee.SigMask, bool) {
-	made := uint64(0)
-	if int64(r.Orig_rax) >= 0 {
-		if !restarts(r) {
-			return r, nil, false
-		}
-		made = syscallLen
-	}
-	if r.Rip-made != at {
-		return r, nil, false
-	}
-	b := make([]byte, image.LandingFrameSize)
-	if c.mem.Read(r.Rsp, b) != nil {
-		return r, nil, false
-	}
-	f := image.ParseLandingFrame(b)
-	r = unframed(r, f)
-	r.Rip, r.Orig_rax = f.Site-syscallLen, ^uint64(0)
-	return r, nil, true
 }

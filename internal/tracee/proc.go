@@ -298,6 +298,16 @@ func Alone(tid int) bool {
 	return true
 }
 
+// OneThread reports whether tid is its process's only thread: a process's
+// directory of threads has two links more than there are (proc_task_getattr in
+// the kernel's fs/proc/base.c).
+func OneThread(tid int) bool {
+	const own = 2
+	var st unix.Stat_t
+	err := unix.Stat("/proc/"+strconv.Itoa(tid)+"/task", &st)
+	return err == nil && st.Nlink == own+1
+}
+
 // parseStat finds the parent's process ID and the number of threads in what
 // /proc/PID/stat says (proc_pid_stat(5)), which the kernel writes several
 // times faster than /proc/PID/status.

@@ -173,3 +173,18 @@ func TestPermitted(t *testing.T) {
 		}
 	}
 }
+
+// A process has one thread until it makes another.
+func TestOneThread(t *testing.T) {
+	cmd := exec.Command("sleep", "100")
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer cmd.Wait()
+	defer cmd.Process.Kill()
+	for tid, want := range map[int]bool{cmd.Process.Pid: true, os.Getpid(): false, 1 << 30: false} {
+		if OneThread(tid) != want {
+			t.Errorf("thread %d: %v", tid, !want)
+		}
+	}
+}
