@@ -170,7 +170,7 @@ func (e *engine) decodeIndirect(n listener.Notification, abi fdcall.ABI, q reque
 // then serves it, and sees to it that the rows that this call needs are there.
 func (e *engine) divertAdded(n listener.Notification, p *program, q request) error {
 	tid := int(n.TID)
-	m, err := tracee.OpenMemory(tid)
+	m, err := e.memory(n)
 	if err != nil {
 		return err
 	}
@@ -320,7 +320,7 @@ func (e *engine) waitMasked(n listener.Notification, abi fdcall.ABI, q request) 
 		return errCrowded
 	}
 	tid := int(n.TID)
-	m, err := tracee.OpenMemory(tid)
+	m, err := e.memory(n)
 	if err != nil {
 		return err
 	}

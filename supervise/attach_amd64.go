@@ -191,20 +191,12 @@ func (e *engine) landFirst(n listener.Notification) bool {
 // the landing code, with its signals blocked, which tells when that is done
 // (see landed) and comes back to the call, also when anything goes wrong.
 func (e *engine) land(n listener.Notification, vdso uint64, p *program) error {
-	tid := int(n.TID)
-	e.noteLanding(tid, landing{vdso: vdso, program: p, ret: n.IP})
-	m, err := tracee.OpenMemory(tid)
+	e.noteLanding(int(n.TID), landing{vdso: vdso, program: p, ret: n.IP})
+	m, t, r, err := e.holdForCave(n, vdso)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	if err := m.Write(vdso+e.cave, e.code); err != nil {
-		return e.again(n)
-	}
-	t, r, err := e.hold(n)
-	if err != nil {
-		return err
-	}
 	mask, err := t.SigMask()
 	if err != nil {
 		return err
@@ -229,6 +221,27 @@ func (e *engine) land(n listener.Notification, vdso uint64, p *program) error {
 		return err
 	}
 	return t.Detach(0)
+}
+
+// holdForCave holds the thread of n when our code is in the vDSO of its
+// process. If that cannot be written there, the thread makes its call again.
+func (e *engine) holdForCave(n listener.Notification, vdso uint64) (*tracee.Memory, *tracee.Thread, tracee.Regs, error) {
+	m, err := e.memory(n)
+	if err != nil {
+		return nil, nil, tracee.Regs{}, err
+	}
+	if m.Write(vdso+e.cave, e.code) != nil {
+		m.Close()
+		if err := e.again(n); err != nil {
+			return nil, nil, tracee.Regs{}, err
+		}
+		return nil, nil, tracee.Regs{}, tracee.ErrGone
+	}
+	t, r, err := e.hold(n)
+	if err != nil {
+		m.Close()
+	}
+	return m, t, r, err
 }
 
 // again lets the thread make its call once more.
@@ -271,7 +284,7 @@ func (e *engine) landed(n listener.Notification) {
 
 // goBack puts a thread that has landed back to its call.
 func (e *engine) goBack(n listener.Notification) error {
-	m, err := tracee.OpenMemory(int(n.TID))
+	m, err := e.memory(n)
 	if err != nil {
 		return err
 	}
@@ -334,7 +347,7 @@ func (e *engine) fill(n listener.Notification) error {
 			return err
 		}
 	}
-	m, err := tracee.OpenMemory(tid)
+	m, err := e.memory(n)
 	if err != nil {
 		return err
 	}
@@ -364,7 +377,7 @@ func (e *engine) fill(n listener.Notification) error {
 			_ = e.patchKnown(s, maps, aloneOnce(tid)) // or when it traps again
 		}
 	}
-	if c := e.table.Lookup(native, n.Nr, &n.Args); c != nil && p.Want(c) != 0 {
+	if c := e.table.Lookup(native, n.Nr, &n.Args); thunk != 0 && c != nil && p.Want(c) != 0 {
 		e.served(c, once).Add(1)
 	}
 	e.ledger.images.Add(1)
@@ -382,8 +395,7 @@ var errFilled = errors.New("it has been filled before")
 // divert makes the call site of n lead to the stub: for ever if it can be
 // patched, otherwise for this call.
 func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) error {
-	tid := int(n.TID)
-	m, err := tracee.OpenMemory(tid)
+	m, err := e.memory(n)
 	if err != nil {
 		return err
 	}

@@ -32,7 +32,7 @@ type engine struct {
 	singleAt   uint64      // where in it the latter begins
 	issued     uint32      // where in the image the stub's call returns
 	told       uint64      // where in the landing code its last call returns
-	cave       uint64      // where in the vDSO landing goes
+	cave       uint64      // where in the vDSO it goes
 	caveErr    error
 
 	// images serialises all changes to what is injected into processes: two
@@ -304,6 +304,17 @@ var (
 	errImpossible = errors.New(reasonText[impossible])
 	errCrowded    = errors.New(reasonText[crowded])
 )
+
+// memory opens the memory of the process of n, whose thread still waits then:
+// otherwise it might be that of another program, which a thread that is gone
+// with n has executed.
+func (e *engine) memory(n listener.Notification) (*tracee.Memory, error) {
+	m, err := tracee.OpenMemory(int(n.TID))
+	if err == nil && !e.listener.Valid(n.ID) {
+		return nil, errors.Join(tracee.ErrGone, m.Close())
+	}
+	return m, err
+}
 
 // header reads the header of the image in the address space of tid.
 func (e *engine) header(tid int) (image.Header, bool) {

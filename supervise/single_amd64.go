@@ -55,19 +55,11 @@ func (e *engine) singly(tid int, vdso uint64, c *fdcall.Call, p *program) (fdcal
 
 // single sends the thread of n to the code that makes its call c once, as plan says.
 func (e *engine) single(n listener.Notification, vdso uint64, c *fdcall.Call, plan fdcall.Plan) error {
-	tid := int(n.TID)
-	m, err := tracee.OpenMemory(tid)
+	m, t, r, err := e.holdForCave(n, vdso)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
-	if err := m.Write(vdso+e.cave, e.code); err != nil {
-		return e.again(n)
-	}
-	t, r, err := e.hold(n)
-	if err != nil {
-		return err
-	}
 	frame := frameOf(r)
 	frame.Site = n.IP
 	sp := r.Rsp - redZone - image.LandingFrameSize
