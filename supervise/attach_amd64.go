@@ -83,9 +83,6 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 	if !e.listener.Valid(n.ID) {
 		return nil, tracee.Regs{}, tracee.ErrGone
 	}
-	if f := e.ledger.of(n.ID); f != nil {
-		f.share.begin(tid)
-	}
 	t, err := tracee.Seize(tid)
 	if err != nil {
 		return nil, tracee.Regs{}, err
@@ -224,7 +221,9 @@ func (e *engine) land(n listener.Notification, vdso uint64, p *program) error {
 }
 
 // holdForCave holds the thread of n when our code is in the vDSO of its
-// process. If that cannot be written there, the thread makes its call again.
+// process, on the processor of its worker. If the code cannot be written there,
+// or another thread has landed meanwhile, it makes its call again: that thread
+// may cancel this one, which it must not find in our code (see clear).
 func (e *engine) holdForCave(n listener.Notification, vdso uint64) (*tracee.Memory, *tracee.Thread, tracee.Regs, error) {
 	m, err := e.memory(n)
 	if err != nil {
@@ -237,11 +236,20 @@ func (e *engine) holdForCave(n listener.Notification, vdso uint64) (*tracee.Memo
 		}
 		return nil, nil, tracee.Regs{}, tracee.ErrGone
 	}
-	t, r, err := e.hold(n)
-	if err != nil {
-		m.Close()
+	if f := e.ledger.of(n.ID); f != nil {
+		f.share.begin(int(n.TID))
 	}
-	return m, t, r, err
+	t, r, err := e.hold(n)
+	if err == nil {
+		if _, ok := e.header(int(n.TID)); !ok {
+			return m, t, r, nil
+		}
+		if err = resume(t, r); err == nil {
+			err = tracee.ErrGone
+		}
+	}
+	m.Close()
+	return nil, nil, r, err
 }
 
 // again lets the thread make its call once more.

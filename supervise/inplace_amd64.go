@@ -162,9 +162,6 @@ func (e *engine) runHeld(n listener.Notification, abi fdcall.ABI, t *tracee.Thre
 	if err := t.SetSigMask(mask); err != nil {
 		return err
 	}
-	if f := e.ledger.of(n.ID); f != nil {
-		f.share.end(e.cpus)
-	}
 	if err := toSyscall(t); err != nil { // exit: this may take for ever
 		return err
 	}

@@ -8,8 +8,8 @@ import (
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
-// share keeps a thread and the worker that is about to hold it on one
-// processor. The two take turns: left alone, the scheduler wakes each on a
+// share keeps a thread and the worker that is about to hold it for its program
+// image's first call on one processor. The two take turns: left alone, the scheduler wakes each on a
 // processor that idles, which takes several times longer than to switch to it,
 // and leaves the thread with cold caches.
 //
