@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"errors"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
@@ -29,10 +28,8 @@ func TestOtherKernel(t *testing.T) {
 	}
 	const dir = "/e2e"
 	tests := filepath.Join(t.TempDir(), "e2e.test")
-	making := exec.Command("go", "test", "-c", "-o", tests, ".")
-	making.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := making.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests: %v\n%s", err, out)
+	if err := guest.BuildTests(t.Context(), tests); err != nil {
+		t.Fatal(err)
 	}
 	files := map[string]string{dir + "/e2e.test": tests, dir + "/indirect": indirect}
 	for _, tool := range []string{"/bin/sh", "/bin/true"} {

@@ -188,10 +188,8 @@ func TestInOtherKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	tests := filepath.Join(t.TempDir(), "filter.test")
-	build := exec.Command("go", "test", "-c", "-o", tests, ".")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("build the tests: %v\n%s", err, out)
+	if err := guest.BuildTests(t.Context(), tests); err != nil {
+		t.Fatal(err)
 	}
 	m := guest.Machine{
 		Kernel: kernel, Files: map[string]string{"/filter.test": tests}, Env: []string{inMachine + "=1"},

@@ -60,6 +60,17 @@ func Kernel(version string) (string, error) {
 	return "", fmt.Errorf("%w: no kernel %s (Debian: linux-image-amd64; %s names another directory than /)", ErrMissing, pattern, KernelsVar)
 }
 
+// BuildTests builds the tests of the package in the current directory as a
+// program for a machine, which has no libraries.
+func BuildTests(ctx context.Context, file string) error {
+	build := exec.CommandContext(ctx, "go", "test", "-c", "-o", file, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build the tests for a machine: %w\n%s", err, out)
+	}
+	return nil
+}
+
 // Run starts the machine, waits until its program has ended, and returns what
 // the console showed and the program's exit status.
 func (m Machine) Run(ctx context.Context) (console string, status int, err error) {
@@ -113,19 +124,17 @@ func (m Machine) pack(name string) error {
 			return fmt.Errorf("bring %s to the machine: %w", here, err)
 		}
 	}
-	if err := w.WriteHeader(&cpio.Header{Name: "init", Mode: cpio.TypeSymlink | 0o777, Linkname: m.Argv[0], Size: int64(len(m.Argv[0]))}); err != nil {
-		return fmt.Errorf("name the machine's first program: %w", err)
-	}
-	if _, err := io.WriteString(w, m.Argv[0]); err != nil {
-		return fmt.Errorf("name the machine's first program: %w", err)
-	}
-	for file, lines := range map[string][]string{argvFile: m.Argv, envFile: m.Env} {
-		text := strings.Join(lines, "\n")
-		if err := w.WriteHeader(&cpio.Header{Name: file, Mode: cpio.TypeReg | 0o644, Size: int64(len(text))}); err != nil {
-			return fmt.Errorf("write the program's arguments: %w", err)
-		}
-		if _, err := io.WriteString(w, text); err != nil {
-			return fmt.Errorf("write the program's arguments: %w", err)
+	for _, f := range []struct {
+		name string
+		mode cpio.FileMode
+		text string
+	}{
+		{"init", cpio.TypeSymlink | 0o777, m.Argv[0]},
+		{argvFile, cpio.TypeReg | 0o644, strings.Join(m.Argv, "\n")},
+		{envFile, cpio.TypeReg | 0o644, strings.Join(m.Env, "\n")},
+	} {
+		if err := put(w, f.name, f.mode, int64(len(f.text)), strings.NewReader(f.text)); err != nil {
+			return fmt.Errorf("write the machine's file %s: %w", f.name, err)
 		}
 	}
 	if err := w.Close(); err != nil {
@@ -159,10 +168,14 @@ func add(w *cpio.Writer, made map[string]bool, inside, here string) error {
 	if err != nil {
 		return err
 	}
-	mode := cpio.TypeReg | cpio.FileMode(info.Mode().Perm())
-	if err := w.WriteHeader(&cpio.Header{Name: name, Mode: mode, Size: info.Size()}); err != nil {
+	return put(w, name, cpio.TypeReg|cpio.FileMode(info.Mode().Perm()), info.Size(), f)
+}
+
+// put writes one member of the archive.
+func put(w *cpio.Writer, name string, mode cpio.FileMode, size int64, content io.Reader) error {
+	if err := w.WriteHeader(&cpio.Header{Name: name, Mode: mode, Size: size}); err != nil {
 		return err
 	}
-	_, err = io.Copy(w, f)
+	_, err := io.Copy(w, content)
 	return err
 }
