@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // A supervisor that is killed is replaced, a hundred times under load: no call
@@ -19,7 +21,7 @@ func TestSupervisorKilled(t *testing.T) {
 	for _, m := range []mode{cloexec, noPatch} {
 		t.Run(m.name, func(t *testing.T) {
 			t.Parallel()
-			const kills = 100
+			const kills, serving = 100, 4
 			program := glibc.compile(t, "load.c")
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
@@ -44,15 +46,16 @@ func TestSupervisorKilled(t *testing.T) {
 					return false
 				}
 			}
-			time.Sleep(500 * time.Millisecond) // until the program runs
 			killed := 0
 			for last := 0; killed < kills && !over(); {
 				pid := supervisorOf(cmd.Process.Pid)
-				if pid == 0 || pid == last {
+				// One of four is killed while it serves, the others when they
+				// are somewhere in their first milliseconds.
+				if pid == 0 || pid == last || killed%serving == 0 && !serves(pid) {
 					time.Sleep(time.Millisecond)
 					continue
 				}
-				time.Sleep(time.Duration(killed%20) * 3 * time.Millisecond) // some 30 to begin, where that is slow
+				time.Sleep(time.Duration(killed%20) * time.Millisecond)
 				if syscall.Kill(pid, syscall.SIGKILL) == nil {
 					killed, last = killed+1, pid
 				}
@@ -68,8 +71,7 @@ func TestSupervisorKilled(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			// Some die before they have begun.
-			if s.Supervisors < kills/10 {
+			if s.Supervisors < kills/serving {
 				t.Errorf("%d supervisors have served, %d were killed", s.Supervisors, kills)
 			}
 			var made, without, programs, withoutFlags uint64
@@ -110,6 +112,20 @@ func supervisorOf(front int) int {
 		}
 	}
 	return 0
+}
+
+// serves reports whether a supervisor waits for a notification.
+func serves(pid int) bool {
+	calls, _ := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/syscall", pid))
+	for _, name := range calls {
+		var nr, fd, request int64
+		b, _ := os.ReadFile(name)
+		n, _ := fmt.Sscanf(string(b), "%d 0x%x 0x%x", &nr, &fd, &request)
+		if n == 3 && nr == unix.SYS_IOCTL && request == unix.SECCOMP_IOCTL_NOTIF_RECV {
+			return true
+		}
+	}
+	return false
 }
 
 // The command's processes go on, and stay served, when the front is killed.
