@@ -29,13 +29,26 @@ func (e *engine) cancels(n listener.Notification) {
 		return // the mark lives in the image
 	}
 	tid := int(n.TID)
+	process := e.group(tid)
+	for {
+		if _, busy := e.clears.LoadOrStore(process, true); !busy {
+			break
+		}
+		// Another thread cancels one, and its worker may wait for this thread.
+		if e.awaited.do(tid, func() { e.answer(e.listener.Restart(n.ID)) }) {
+			return // it will be back
+		}
+		time.Sleep(detaching)
+	}
+	defer e.clears.Delete(process)
 	if err := e.clear(tid); err != nil && !errors.Is(err, tracee.ErrGone) {
 		e.complain(fmt.Errorf("prepare process %d for thread cancellation: %w", tid, err))
 	}
 	e.answer(e.listener.Continue(n.ID))
 }
 
-// clear takes all threads of tid's process out of the image, once.
+// clear takes all threads of tid's process out of the image, once, but for tid
+// itself, which waits for us.
 func (e *engine) clear(tid int) error {
 	h, ok := e.header(tid)
 	for i := 0; !ok && i < maxLanding && e.mapped(tid); i++ {
@@ -65,6 +78,9 @@ func (e *engine) clear(tid int) error {
 	}
 	var errs []error
 	for _, t := range threads {
+		if t == tid {
+			continue
+		}
 		if err := c.thread(t); err != nil && !errors.Is(err, tracee.ErrGone) {
 			errs = append(errs, err)
 		}

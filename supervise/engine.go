@@ -48,6 +48,7 @@ type engine struct {
 	plans    map[*fdcall.Call]fdcall.Plan // calls that can be made singly
 
 	awaited awaited
+	clears  sync.Map     // process: its threads are being taken out of its image
 	inPlace sync.Map     // tid: a call of this thread is being run in place
 	blocked atomic.Int32 // how many there are
 	ready   sync.Map     // tid: its call at this instruction has waited with its signal mask
