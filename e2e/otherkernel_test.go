@@ -42,7 +42,7 @@ func TestOtherKernel(t *testing.T) {
 		builds  []build
 		sources []string
 	}{
-		{abiBuilds, []string{"kinds.c", "indirect.c", "timerfd.c", "paccept.c", "leaksocket.c", "oldkernel.c", "oldkerneladd.c"}},
+		{abiBuilds, []string{"kinds.c", "indirect.c", "timerfd.c", "paccept.c", "syslet.c", "leaksocket.c", "oldkernel.c", "oldkerneladd.c"}},
 		{amd64Builds, []string{"gate.c"}},
 		{headerBuilds, []string{"header.c"}},
 		{headerFaultsBuilds, []string{"headerfaults.c"}},
@@ -59,10 +59,10 @@ func TestOtherKernel(t *testing.T) {
 	}
 	// Of the amd64 builds, one is enough: this machine's own kernel runs them all.
 	wanted := []string{
-		"TestKinds|TestIndirectBare|TestIndirect|TestTimerfd|TestPacceptSignals|TestGate|TestAuditI386|" +
+		"TestKinds|TestIndirectBare|TestIndirect|TestTimerfd|TestPacceptSignals|TestSyslet|TestGate|TestAuditI386|" +
 			"TestHeader|TestHeaderFaults|TestHeaderOnOldKernels|TestOldKernelAnswers|TestAddOnOldKernel",
 		"musl|((c89|gnu)-)?(i386|x32)|[0-9.]+", // or the kernel's version
-		"bare|none|cloexec|all|no-patch|moved|[0-9.]+|(c89-)?(i386|x32)",
+		"bare|(none|cloexec)(300,1)?|all|no-patch|moved|[0-9.]+|(c89-)?(i386|x32)",
 	}
 	for i := range wanted {
 		wanted[i] = "^(" + wanted[i] + ")$"
@@ -70,7 +70,7 @@ func TestOtherKernel(t *testing.T) {
 	m := guest.Machine{
 		Kernel: kernel, Files: files,
 		Argv: []string{dir + "/e2e.test", "-test.v", "-test.parallel=4", "-test.timeout=8m", "-test.run=" + strings.Join(wanted, "/")},
-		Env:  []string{"PATH=/bin", "HOME=/", "INDIRECT=" + dir + "/indirect", programsVar + "=" + dir},
+		Env:  []string{"PATH=/bin", "HOME=/", "INDIRECT=" + dir + "/indirect", programsVar + "=" + dir, "OLD_KERNEL=1"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
@@ -79,7 +79,7 @@ func TestOtherKernel(t *testing.T) {
 		t.Fatalf("status %d, %v\n%s", status, err, failures(console))
 	}
 	for _, abi := range []string{"i386", "x32"} {
-		for _, test := range []string{"TestKinds/" + abi + "/all", "TestIndirect/" + abi + "/cloexec", "TestHeader/c89-" + abi + "/none", "TestHeaderFaults/gnu-" + abi + "/cloexec"} {
+		for _, test := range []string{"TestKinds/" + abi + "/all", "TestIndirect/" + abi + "/cloexec", "TestSyslet/" + abi + "/cloexec300,1", "TestHeader/c89-" + abi + "/none", "TestHeaderFaults/gnu-" + abi + "/cloexec"} {
 			if !strings.Contains(console, "--- PASS: "+test+" (") {
 				t.Errorf("%s was not run", test)
 			}
@@ -116,7 +116,8 @@ func libraries(t *testing.T, program string) []string {
 	if loader == nil {
 		return nil // static
 	}
-	all := []string{loader[1]}
+	// The last one is what the C library looks for when a thread is cancelled.
+	all := []string{loader[1], filepath.Join(loaders[loader[1]], "libgcc_s.so.1")}
 	for _, needed := range regexp.MustCompile(`\(NEEDED\).*\[(.+)\]`).FindAllStringSubmatch(string(out), -1) {
 		all = append(all, filepath.Join(loaders[loader[1]], needed[1]))
 	}

@@ -22,7 +22,8 @@ type request struct {
 	added *fdcall.Added // that call, or nil
 	mask  uint64        // where the signal mask for the wait is, or 0
 
-	inStub bool // it can only be run by the stub
+	syslet *syslet // it may go on by itself
+	ring   bool    // it waits for a ring
 }
 
 // runAdded runs an added call: in process from the next time on, if it can be.
@@ -59,8 +60,12 @@ func (e *engine) runAdded(n listener.Notification, abi fdcall.ABI, a *fdcall.Add
 		return e.listener.Fail(n.ID, errno)
 	case err != nil:
 		return err
-	case q.inStub:
+	case abi == native && (q.syslet != nil || q.ring): // only the stub can
 		return e.listener.Fail(n.ID, unix.ENOSYS)
+	case q.ring:
+		return e.waitRing(n, abi, q)
+	case q.syslet != nil:
+		return e.runSyslet(n, abi, q, p)
 	case q.mask != 0 && e.waits(n, q):
 		return e.waitMasked(n, abi, q)
 	}
@@ -83,7 +88,7 @@ func (e *engine) decode(n listener.Notification, abi fdcall.ABI, a *fdcall.Added
 		if tracee.Peek(int(n.TID), n.Args[0], ring[:]) < len(ring) {
 			return q, errUnreadable
 		}
-		q.inStub = true
+		q.ring = true
 		return q, nil
 	}
 	flags := uint32(n.Args[a.FlagsArg])
@@ -141,23 +146,34 @@ func (e *engine) decodeIndirect(n listener.Notification, abi fdcall.ABI, q reque
 			regs[i] = binary.LittleEndian.Uint64(b[i*word:])
 		}
 	}
-	if n.Args[2] > fileFlags && n.Args[2] <= sysletArgs && abi == native {
-		q.inStub = true // or nowhere
-		return q, nil
+	copy(q.args[:], regs[1:])
+	q.nr = int32(regs[0])
+	size := n.Args[2]
+	if size > fileFlags && size <= sysletArgs {
+		if abi == native {
+			q.syslet = new(syslet) // the stub reads it
+			return q, nil
+		}
+		var err error
+		if q.syslet, err = decodeSyslet(int(n.TID), n.Args[1], size); err != nil {
+			return q, err
+		}
+		if q.syslet != nil {
+			q.call = e.table.Lookup(abi, q.nr, &q.args)
+			return q, nil
+		}
+		size = 0 // without a ring, it has no flags
 	}
 	params := make([]byte, fileFlags)
-	size := min(n.Args[2], fileFlags)
-	readable := size == 0 || tracee.Peek(int(n.TID), n.Args[1], params[:size]) == int(size)
+	readable := size == 0 || size <= fileFlags && tracee.Peek(int(n.TID), n.Args[1], params[:size]) == int(size)
 	if readable {
 		q.asked = fdcall.Asks(binary.LittleEndian.Uint32(params))
 	}
-	copy(q.args[:], regs[1:])
-	q.nr = int32(regs[0])
 	rows := e.table.ByNumber(abi, q.nr)
 	switch {
 	case uint64(uint32(q.nr)) != regs[0], len(rows) == 0, !rows[0].CanIndirect():
 		return q, unix.EINVAL
-	case n.Args[2] > fileFlags:
+	case size > fileFlags:
 		return q, unix.EINVAL
 	case !readable:
 		return q, unix.EFAULT
@@ -216,10 +232,8 @@ func (e *engine) addSet(tid int, m *tracee.Memory, p *program, asked fdcall.Want
 		p.sets[asked] = rows
 	}
 	if s.header.Sets == 0 {
-		for at, part := range p.code.Rest() {
-			if err := m.Write(uint64(e.Base+at), part); err != nil {
-				return err
-			}
+		if err := s.writeRest(p); err != nil {
+			return err
 		}
 	}
 	if err := m.Write(uint64(e.Base+image.SetAt(asked)), rows); err != nil {
@@ -291,12 +305,7 @@ func (e *engine) waits(n listener.Notification, q request) bool {
 	if ip, ok := e.ready.Load(int(n.TID)); ok && ip == n.IP {
 		return false
 	}
-	process, err := unix.PidfdOpen(e.group(int(n.TID)), 0)
-	if err != nil {
-		return false
-	}
-	defer unix.Close(process)
-	fd, err := unix.PidfdGetfd(process, int(int32(q.args[0])), 0)
+	fd, err := descriptorOf(e.group(int(n.TID)), q.args[0])
 	if err != nil {
 		return false
 	}
@@ -310,7 +319,7 @@ func (e *engine) waits(n listener.Notification, q request) bool {
 }
 
 // ppoll's numbers.
-var ppoll = map[fdcall.ABI]int32{fdcall.AMD64: unix.SYS_PPOLL, fdcall.X32: unix.SYS_PPOLL | 1<<30, fdcall.I386: 309}
+var ppoll = map[fdcall.ABI]int32{fdcall.AMD64: unix.SYS_PPOLL, fdcall.X32: unix.SYS_PPOLL | x32Bit, fdcall.I386: 309}
 
 // waitMasked makes the thread wait for its socket with the signal mask in
 // place, and then make its call again.

@@ -22,9 +22,8 @@ const (
 
 // abiOf returns the ABI and the table's number of a notification.
 func abiOf(n listener.Notification) (fdcall.ABI, int32, bool) {
-	const x32 = 1 << 30
 	switch {
-	case n.Arch == unix.AUDIT_ARCH_X86_64 && n.Nr&x32 != 0:
+	case n.Arch == unix.AUDIT_ARCH_X86_64 && n.Nr&x32Bit != 0:
 		return fdcall.X32, n.Nr, true
 	case n.Arch == unix.AUDIT_ARCH_X86_64:
 		return fdcall.AMD64, n.Nr, true
@@ -373,11 +372,7 @@ func (e *engine) fill(n listener.Notification) error {
 	if l.ret != 0 && !isCancel(native, n.Nr) && !installsFilter(native, n.Nr, &n.Args) {
 		thunk = image.ThunkAddress(e.Base, s.add(l.ret))
 	}
-	e.filling = p.code.AppendTo(e.filling[:0], s.header, s.thunks)
-	if err := m.Write(uint64(e.Base)+image.FilledAt, e.filling); err != nil {
-		return err
-	}
-	if err := s.writeHeader(); err != nil {
+	if err := e.writeImage(s, p); err != nil {
 		return err
 	}
 	if p.repeats.Load() && !e.NoPatch {
@@ -396,6 +391,15 @@ func (e *engine) fill(n listener.Notification) error {
 	delete(e.landings, tid)
 	e.answer(e.listener.Return(n.ID, int64(thunk)))
 	return nil
+}
+
+// writeImage fills a new mapping.
+func (e *engine) writeImage(s *imageState, p *program) error {
+	e.filling = p.code.AppendTo(e.filling[:0], s.header, s.thunks)
+	if err := s.mem.Write(uint64(e.Base)+image.FilledAt, e.filling); err != nil {
+		return err
+	}
+	return s.writeHeader()
 }
 
 var errFilled = errors.New("it has been filled before")

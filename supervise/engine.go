@@ -46,6 +46,7 @@ type engine struct {
 	spares   map[int]int                  // thread of an exempt program: calls let through
 	singles  map[int]uint64               // thread that has made a single call: the vDSO of its program image
 	plans    map[*fdcall.Call]fdcall.Plan // calls that can be made singly
+	kinds    map[fdcall.ABI]map[int32]image.Kind
 
 	awaited awaited
 	clears  sync.Map     // process: its threads are being taken out of its image
@@ -82,6 +83,7 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		landings:   make(map[int]landing),
 		spares:     make(map[int]int),
 		singles:    make(map[int]uint64),
+		kinds:      make(map[fdcall.ABI]map[int32]image.Kind),
 	}
 	calls := e.table.All()
 	for i := range calls {

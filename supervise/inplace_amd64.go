@@ -25,38 +25,9 @@ func (e *engine) runInPlace(n listener.Notification, abi fdcall.ABI, c *fdcall.C
 
 // runRequest is runInPlace for a call that need not be the program's own.
 func (e *engine) runRequest(n listener.Notification, abi fdcall.ABI, q request, p *program) error {
-	j := job{request: q}
-	if c := q.call; c != nil {
-		add := p.Want(c)
-		if c.Block && add|q.asked != 0 {
-			block, err := readBlock(int(n.TID), q.args[1], c.Upgrade)
-			if err != nil {
-				e.answer(e.listener.Fail(n.ID, unix.EFAULT))
-				return nil
-			}
-			if j.call = e.table.ByID(c.Upgrade.To); j.call == nil {
-				return errImpossible
-			}
-			j.args, add = block, p.Want(j.call)
-			want := j.call.Applicable(add)
-			if flags, missing := j.call.Carries(want); q.added == nil && j.call.FlagsArg != fdcall.NoFlags && missing == 0 && uint32(j.args[j.call.FlagsArg])&flags == flags {
-				e.answer(e.listener.Continue(n.ID)) // the program asked for all of it itself
-				return nil
-			}
-		}
-		j.want = j.call.Applicable(add) | q.asked
-		var ok bool
-		j.plan, ok = e.table.PlanAsked(j.call, add, q.asked)
-		switch {
-		case ok && j.plan.To.Nr[abi] == fdcall.None:
-			return errImpossible
-		case ok:
-		case q.added == nil:
-			e.letThrough(n, c)
-			return nil
-		default:
-			j.call, j.args = nil, q.args // as it is
-		}
+	j, answered, err := e.plan(n, abi, q, p)
+	if answered || err != nil {
+		return err
 	}
 	defer e.blocked.Add(-1)
 	if e.blocked.Add(1) > maxBlocked {
@@ -77,11 +48,51 @@ func (e *engine) runRequest(n listener.Notification, abi fdcall.ABI, q request, 
 	return nil
 }
 
+// plan finds out how to do what is asked. It may be that it is answered by that.
+func (e *engine) plan(n listener.Notification, abi fdcall.ABI, q request, p *program) (j job, answered bool, err error) {
+	j = job{request: q}
+	if c := q.call; c != nil {
+		add := p.Want(c)
+		if c.Block && add|q.asked != 0 {
+			block, err := readBlock(int(n.TID), q.args[1], c.Upgrade)
+			if err != nil {
+				e.answer(e.listener.Fail(n.ID, unix.EFAULT))
+				return j, true, nil
+			}
+			if j.call = e.table.ByID(c.Upgrade.To); j.call == nil {
+				return j, false, errImpossible
+			}
+			j.args, add = block, p.Want(j.call)
+			want := j.call.Applicable(add)
+			if flags, missing := j.call.Carries(want); q.added == nil && j.call.FlagsArg != fdcall.NoFlags && missing == 0 && uint32(j.args[j.call.FlagsArg])&flags == flags {
+				e.answer(e.listener.Continue(n.ID)) // the program asked for all of it itself
+				return j, true, nil
+			}
+		}
+		j.want = j.call.Applicable(add) | q.asked
+		var ok bool
+		j.plan, ok = e.table.PlanAsked(j.call, add, q.asked)
+		switch {
+		case ok && j.plan.To.Nr[abi] == fdcall.None:
+			return j, false, errImpossible
+		case ok:
+		case q.added == nil:
+			e.letThrough(n, c)
+			return j, true, nil
+		default:
+			j.call, j.args = nil, q.args // as it is
+		}
+	}
+	return j, false, nil
+}
+
 // job is a request with the way to do it.
 type job struct {
 	request
 	plan fdcall.Plan
 	want fdcall.Want // what the policy and the program want
+
+	attempt bool // if it would block, the thread is to stay where it is: errBusy
 }
 
 // readBlock reads the arguments of the call that an operation of
@@ -108,7 +119,7 @@ func readBlock(tid int, address uint64, u *fdcall.Upgrade) (args [6]uint64, err 
 // inPlaceHeld is runRequest with the thread held in front of the call.
 func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, j job, t *tracee.Thread, r tracee.Regs) error {
 	if j.call == nil {
-		return e.runHeld(n, abi, t, r, j.nr, j.args, func(result uint64) (uint64, error) { return result, nil })
+		return e.runHeld(n, abi, t, r, j.nr, j.args, j.unlessBusy)
 	}
 	var planned [6]uint64
 	for i, o := range j.plan.Args {
@@ -130,9 +141,18 @@ func (e *engine) inPlaceHeld(n listener.Notification, abi fdcall.ABI, j job, t *
 		if theirs := j.plan.Errno.Theirs; theirs != 0 && int64(result) == -int64(theirs) {
 			result = -uint64(j.plan.Errno.Ours)
 		}
-		return result, nil
+		return j.unlessBusy(result)
 	})
 }
+
+func (j *job) unlessBusy(result uint64) (uint64, error) {
+	if j.attempt && int64(result) == -int64(unix.EAGAIN) {
+		return 0, errBusy
+	}
+	return result, nil
+}
+
+var errBusy = errors.New("the call would block")
 
 // runHeld makes a thread that is held with the registers r in front of its
 // call run call nr with args. The program sees the result that finish makes of

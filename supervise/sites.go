@@ -110,6 +110,16 @@ func (s *imageState) thunk(ret uint64) (int, error) {
 	return i, nil
 }
 
+// writeRest writes what only added calls need.
+func (s *imageState) writeRest(p *program) error {
+	for at, part := range p.code.Rest() {
+		if err := s.mem.Write(uint64(s.base+at), part); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // add makes a thunk, without writing it.
 func (s *imageState) add(ret uint64) int {
 	i := int(s.header.Thunks)

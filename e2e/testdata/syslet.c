@@ -10,11 +10,23 @@
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
 
-enum { INDIRECT = 2007, RING_WAIT = 2008, FORMER = 286, FORMER_WAIT = 287, ESYSLETPENDING = 132 };
+enum { INDIRECT = 2007 + ADDED_BIT, RING_WAIT = 2008 + ADDED_BIT, ESYSLETPENDING = 132 };
+
+#ifdef __i386__
+enum { FORMER = 325, FORMER_WAIT = 326 };
+#define SYS_accept SYS_accept4
+#define word uint32_t
+#else
+enum { FORMER = 286 + ADDED_BIT, FORMER_WAIT = 287 + ADDED_BIT };
+#define word uint64_t
+#endif
 
 struct registers {
-	uint64_t nr, arg[6];
+	word nr, arg[6];
 };
+// The upper half of a position, where that is an argument of its own.
+#define HIGH(at) (sizeof(word) == 4 ? (int64_t)(at) >> 32 : 0)
+#define POINTER(p) ((uint64_t)(uintptr_t)(p))
 struct syslet_args {
 	uint64_t ring, data, ip, sp;
 };
@@ -39,14 +51,18 @@ static struct ring *new_ring(uint32_t elements)
 
 // Where a helper thread enters the program: it ends itself, on whatever stack.
 void leave(void);
+#ifdef __i386__
+__asm__(".text\n.globl leave\nleave:\n\tmov $1, %eax\n\txor %ebx, %ebx\n\tint $0x80\n");
+#else
 __asm__(".text\n.globl leave\nleave:\n\tmov $60, %eax\n\txor %edi, %edi\n\tsyscall\n");
+#endif
 
 static char stack[64]; // leave uses none of it
 
-static long submit(struct ring *ring, uint64_t data, long nr, long a, long b, long c, long d)
+static long submit(struct ring *ring, uint64_t data, long nr, unsigned long a, unsigned long b, unsigned long c, int64_t d)
 {
-	struct registers r = {nr, {a, b, c, d}};
-	struct syslet_args s = {(uint64_t)ring, data, (uint64_t)leave, (uint64_t)(stack + sizeof stack)};
+	struct registers r = {nr, {a, b, c, d, HIGH(d)}};
+	struct syslet_args s = {POINTER(ring), data, POINTER(leave), POINTER(stack + sizeof stack)};
 	long result = syscall(number, &r, &s, sizeof s, 0);
 	return result == -1 ? -errno : result;
 }
@@ -78,8 +94,8 @@ static void rules(void)
 	struct ring *good = new_ring(4), *none = new_ring(4), *three = new_ring(4), *torn;
 	none->elements = 0;
 	three->elements = 3;
-	struct registers r = {SYS_getpid};
-	struct syslet_args s = {(uint64_t)good, 1, (uint64_t)leave, (uint64_t)stack}, bad;
+	struct registers r = {SYS_getpid, {0}};
+	struct syslet_args s = {POINTER(good), 1, POINTER(leave), POINTER(stack + sizeof stack)}, bad;
 	CHECK(syscall(number, &r, &s, sizeof s, 0) == getpid());
 	if (number == INDIRECT)
 		FAILS(EINVAL, syscall(number, &r, &s, sizeof s, 1));
@@ -92,27 +108,27 @@ static void rules(void)
 	bad = s, bad.sp = 0;
 	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
 	FAILS(EINVAL, syscall(number, &r, &s, 24, 0)); // without sp
-	bad = s, bad.ring = (uint64_t)none;
+	bad = s, bad.ring = POINTER(none);
 	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
-	bad = s, bad.ring = (uint64_t)three;
+	bad = s, bad.ring = POINTER(three);
 	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
 	bad = s, bad.ring = 16;
 	FAILS(EFAULT, syscall(number, &r, &bad, sizeof bad, 0));
 	torn = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	munmap((char *)torn + 4096, 4096);
-	bad = s, bad.ring = (uint64_t)torn + 4096 - 8;
+	bad = s, bad.ring = POINTER(torn) + 4096 - 8;
 	FAILS(EFAULT, syscall(number, &r, &bad, sizeof bad, 0));
 	// Without a ring it is a plain call, from the white list.
 	bad = s, bad.ring = 0;
 	FAILS(EINVAL, syscall(number, &r, &bad, sizeof bad, 0));
-	r.nr = SYS_open, r.arg[0] = (uint64_t)"/dev/null";
+	r.nr = SYS_open, r.arg[0] = POINTER("/dev/null");
 	BORN(0, syscall(number, &r, &bad, sizeof bad, 0));
 	// No number is refused but those that return twice.
 	r.nr = SYS_clone;
 	FAILS(EINVAL, syscall(number, &r, &s, sizeof s, 0));
 	CHECK(good->head == 0);
 	// What blocks, or may: pending, even if it then fails.
-	CHECK(submit(good, 7, 1000, 0, 0, 0, 0) == -ESYSLETPENDING);
+	CHECK(submit(good, 7, 1000 + ADDED_BIT, 0, 0, 0, 0) == -ESYSLETPENDING);
 	struct completion c = next(good);
 	CHECK(c.status == -ENOSYS && c.data == 7);
 	CHECK(submit(good, 8, SYS_open, (long)"/nowhere/at/all", 0, 0, 0) == -ESYSLETPENDING);
@@ -126,11 +142,14 @@ static void rules(void)
 	c = next(good);
 	CHECK(c.status == 0 && c.data == 10);
 	// ring_wait
-	CHECK(good->head == 4 && ring_wait(good, 0) == 0 && ring_wait(good, 1UL << 32 | 4) == 0);
-	if (number == INDIRECT) {
+	CHECK(good->head == 4 && ring_wait(good, 0) == 0);
+	if (number == INDIRECT)
 		FAILS(EFAULT, syscall(RING_WAIT, 16, 0));
+#ifdef __LP64__
+	CHECK(ring_wait(good, 1UL << 32 | 4) == 0);
+	if (number == INDIRECT)
 		FAILS(EFAULT, syscall(RING_WAIT, 16, 1UL << 32));
-	}
+#endif
 	munmap(torn, 4096);
 	free(good), free(none), free(three);
 }
@@ -152,6 +171,16 @@ static void properties(void)
 	free(r);
 }
 
+// Can the kernel try to read a pipe, and any file, without waiting?
+static int sure;
+
+// told is what the program learns of a call at once, or if that is not sure to
+// be so, by its completion.
+static long told(struct ring *r, long result)
+{
+	return !sure && result == -ESYSLETPENDING ? next(r).status : result;
+}
+
 static void attempts(void)
 {
 	struct ring *r = new_ring(8);
@@ -160,24 +189,26 @@ static void attempts(void)
 	REQUIRE(pipe(p) == 0 && socketpair(AF_UNIX, SOCK_STREAM, 0, s) == 0);
 	for (int i = 0; i < 2; i++)
 		fcntl(p[i], F_SETFL, 0), fcntl(s[i], F_SETFL, 0);
-	CHECK(submit(r, 1, SYS_write, p[1], (long)"one", 3, 0) == 3);
-	CHECK(submit(r, 1, SYS_read, p[0], (long)b, sizeof b, 0) == 3);
+	CHECK(told(r, submit(r, 1, SYS_write, p[1], (long)"one", 3, 0)) == 3);
+	CHECK(told(r, submit(r, 1, SYS_read, p[0], (long)b, sizeof b, 0)) == 3);
+	uint32_t head = r->head;
+	CHECK(!sure || head == 0);
 	CHECK(submit(r, 1, SYS_sendto, s[1], (long)"two!", 4, 0) == 4);
 	CHECK(submit(r, 1, SYS_recvfrom, s[0], (long)b, sizeof b, 0) == 4);
 	CHECK(submit(r, 1, SYS_recvfrom, p[0], (long)b, sizeof b, 0) == -ENOTSOCK);
 	CHECK(submit(r, 1, SYS_read, -1, (long)b, sizeof b, 0) == -EBADF);
-	CHECK(r->head == 0);
+	CHECK(r->head == head);
 	CHECK(submit(r, 2, SYS_read, p[0], (long)b, sizeof b, 0) == -ESYSLETPENDING);
 	CHECK(submit(r, 3, SYS_recvfrom, s[0], (long)b, sizeof b, 0) == -ESYSLETPENDING);
 	usleep(20000);
-	CHECK(r->head == 0);
+	CHECK(r->head == head);
 	CHECK(write(s[1], "three", 5) == 5);
 	struct completion c = next(r);
 	CHECK(c.status == 5 && c.data == 3);
 	CHECK(write(p[1], "four44", 6) == 6);
 	c = next(r);
 	CHECK(c.status == 6 && c.data == 2);
-	uint32_t head = r->head;
+	head = r->head;
 	fcntl(p[0], F_SETFL, O_NONBLOCK), fcntl(s[0], F_SETFL, O_NONBLOCK);
 	CHECK(submit(r, 4, SYS_read, p[0], (long)b, sizeof b, 0) == -EAGAIN);
 	CHECK(submit(r, 5, SYS_recvfrom, s[0], (long)b, sizeof b, 0) == -EAGAIN);
@@ -250,11 +281,12 @@ static void many(int count)
 // Many submitters on one ring.
 static struct ring *common;
 enum { SUBMITTERS = 64, EACH = 50 };
+static int each = EACH;
 
 static void *submitter(void *number_)
 {
 	long n = (long)number_;
-	for (int i = 0; i < EACH; i++) {
+	for (int i = 0; i < each; i++) {
 		long result = submit(common, n * EACH + i, SYS_close, -1, 0, 0, 0);
 		CHECK(result == -ESYSLETPENDING);
 	}
@@ -268,7 +300,7 @@ static void crowd(void)
 	common = new_ring(4096);
 	for (long i = 0; i < SUBMITTERS; i++)
 		REQUIRE(pthread_create(&t[i], NULL, submitter, (void *)i) == 0);
-	for (int i = 0; i < SUBMITTERS * EACH; i++) {
+	for (int i = 0; i < SUBMITTERS * each; i++) {
 		struct completion c = next(common);
 		REQUIRE(c.data < sizeof seen);
 		CHECK(c.status == -EBADF && !seen[c.data]++);
@@ -321,37 +353,77 @@ static void forks(void)
 
 // The helper enters the program with its registers, thread pointer and mask.
 static volatile uint64_t entered[8];
-static volatile int flag;
 void enter(void);
+#ifdef __i386__
+#define SELF(p) __asm__ volatile("mov %%gs:0, %0" : "=r"(p))
+__asm__(".text\n.globl enter\nenter:\n" // edi points to entered
+	"\tmov %eax, (%edi)\n\tmov %esp, 8(%edi)\n\tmov %ebx, 16(%edi)\n\tmov %ebp, 24(%edi)\n"
+	"\tpush %eax\n\tmov %gs:0, %eax\n\tmov %eax, 32(%edi)\n\tpop %eax\n"
+	"\tmovl $1, 56(%edi)\n"
+	"\tmov $1, %eax\n\txor %ebx, %ebx\n\tint $0x80\n");
+
+static long enters(struct registers *call, struct syslet_args *s)
+{
+	long result;
+	memset((void *)entered, 0, sizeof entered);
+	__asm__ volatile("push %%ebp\n\tmov $0x2222, %%ebp\n\tint $0x80\n\tpop %%ebp"
+			 : "=a"(result)
+			 : "a"(number), "b"(call), "c"(s), "d"(sizeof *s), "S"(0), "D"(entered)
+			 : "memory");
+	return result;
+}
+#else
+#define SELF(p) __asm__ volatile("mov %%fs:0, %0" : "=r"(p))
 __asm__(".text\n.globl enter\nenter:\n"
 	"\tlea entered(%rip), %rcx\n"
-	"\tmov %rax, (%rcx)\n\tmov %rsp, 8(%rcx)\n\tmov %rbx, 16(%rcx)\n\tmov %rbp, 24(%rcx)\n\tmov %r12, 32(%rcx)\n\tmov %rdi, 40(%rcx)\n"
-	"\tpush %rax\n\tmov %fs:0, %rax\n\tmov %rax, 48(%rcx)\n\tpop %rax\n"
-	"\tmovl $1, flag(%rip)\n"
+	"\tmov %rax, (%rcx)\n\tmov %rsp, 8(%rcx)\n\tmov %rdi, 16(%rcx)\n\tmov %rbp, 24(%rcx)\n\tmov %r12, 40(%rcx)\n\tmov %rbx, 48(%rcx)\n"
+	"\tpush %rax\n\tmov %fs:0, %rax\n\tmov %rax, 32(%rcx)\n\tpop %rax\n"
+	"\tmovl $1, 56(%rcx)\n"
 	"\tmov $60, %eax\n\txor %edi, %edi\n\tsyscall\n");
+
+static long enters(struct registers *call, struct syslet_args *s)
+{
+	long result;
+	register long r10 __asm__("r10") = 0;
+	memset((void *)entered, 0, sizeof entered);
+	__asm__ volatile("push %%rbx\n\tpush %%rbp\n\tpush %%r12\n\t"
+			 "mov $0x1111, %%ebx\n\tmov $0x2222, %%ebp\n\tmov $0x3333, %%r12d\n\tsyscall\n\t"
+			 "pop %%r12\n\tpop %%rbp\n\tpop %%rbx"
+			 : "=a"(result)
+			 : "a"((long)number), "D"(call), "S"(s), "d"(sizeof *s), "r"(r10)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+#endif
+
+// arrives waits until a helper has entered.
+static void arrives(void)
+{
+	for (double start = now(); !entered[7] && now() - start < 10;)
+		sched_yield();
+	CHECK(entered[7] == 1);
+}
 
 static void registers(void)
 {
 	static char entry[4096];
 	struct ring *r = new_ring(2);
-	struct registers call = {SYS_close, {-1}};
-	struct syslet_args s = {(uint64_t)r, 3, (uint64_t)enter, (uint64_t)(entry + 4000)};
+	struct registers call = {SYS_close, {(word)-1}};
+	struct syslet_args s = {POINTER(r), 3, POINTER(enter), POINTER(entry + 4000)};
+	uint64_t here = 0;
+#ifdef __i386__
+	uint32_t self;
+#else
 	uint64_t self;
-	long result;
-	register long r10 __asm__("r10") = 0;
-	__asm__ volatile("mov %%fs:0, %0" : "=r"(self));
-	__asm__ volatile("push %%rbx\n\tpush %%rbp\n\tpush %%r12\n\t"
-			 "mov $0x1111, %%rbx\n\tmov $0x2222, %%rbp\n\tmov $0x3333, %%r12\n\tsyscall\n\t"
-			 "pop %%r12\n\tpop %%rbp\n\tpop %%rbx"
-			 : "=a"(result)
-			 : "a"((long)number), "D"(&call), "S"(&s), "d"(sizeof s), "r"(r10)
-			 : "rcx", "r11", "memory");
-	CHECK(result == -ESYSLETPENDING);
+#endif
+	SELF(self);
+	here = self;
+	CHECK(enters(&call, &s) == -ESYSLETPENDING);
 	next(r);
-	for (double start = now(); !flag && now() - start < 10;)
-		sched_yield();
-	CHECK(entered[0] == 0 && entered[1] == s.sp && entered[2] == 0x1111 && entered[3] == 0x2222 && entered[4] == 0x3333);
-	CHECK(entered[5] == (uint64_t)&call && entered[6] == self);
+	arrives();
+	CHECK(entered[0] == 0 && entered[1] == s.sp && entered[2] == POINTER(&call) && entered[3] == 0x2222 && entered[4] == here);
+	if (sizeof(word) == 8)
+		CHECK(entered[5] == 0x3333 && entered[6] == 0x1111);
 	free(r);
 }
 
@@ -366,19 +438,16 @@ static void lost(void)
 	fcntl(p[0], F_SETFL, 0);
 	for (int how = 0; how < 2; how++) {
 		r->elements = 2;
-		flag = 0;
-		struct registers call = {SYS_read, {p[0], (uint64_t)&c, 1}};
-		struct syslet_args s = {(uint64_t)r, 3, (uint64_t)enter, (uint64_t)(entry + 4000)};
-		errno = 0;
-		CHECK(syscall(number, &call, &s, sizeof s, 0) == -1 && errno == ESYSLETPENDING);
+		struct registers call = {SYS_read, {p[0], POINTER(&c), 1}};
+		struct syslet_args s = {POINTER(r), 3, POINTER(enter), POINTER(entry + 4000)};
+		CHECK(enters(&call, &s) == -ESYSLETPENDING);
 		if (how == 0)
 			r->elements = 6;
 		else
 			munmap(r, 4096);
 		CHECK(write(p[1], "x", 1) == 1);
-		for (double start = now(); !flag && now() - start < 10;)
-			sched_yield();
-		CHECK((int64_t)entered[0] == (how == 0 ? -EINVAL : -EFAULT));
+		arrives();
+		CHECK((int32_t)entered[0] == (how == 0 ? -EINVAL : -EFAULT));
 	}
 	close(p[0]), close(p[1]);
 }
@@ -450,24 +519,28 @@ static void places(void)
 	unlink(path);
 	memset(b, 'x', sizeof b);
 	REQUIRE(write(fd, b, 5000) == 5000);
-	const struct { long count, at, want; } reads[] = {
+	const struct { long count; int64_t at; long want; } reads[] = {
 		{100, 0, 100}, {4096, 4, 4096}, {904, 4096, 904}, {0, 0, 0}, {0, 9000, 0}, {10, 5000, 0}, {4096, 1 << 20, 0}, {10, INT64_MAX - 20, 0},
 	};
 	for (size_t i = 0; i < sizeof reads / sizeof *reads; i++) {
-		here.call = (struct registers){SYS_pread64, {fd, (uint64_t)b, reads[i].count, reads[i].at}};
-		here.syslet = (struct syslet_args){(uint64_t)r, i, (uint64_t)leave, (uint64_t)(stack + sizeof stack)};
-		CHECK(syscall(number, &here.call, &here.syslet, sizeof here.syslet, 0) == reads[i].want);
+		here.call = (struct registers){SYS_pread64, {fd, POINTER(b), reads[i].count, reads[i].at, HIGH(reads[i].at)}};
+		here.syslet = (struct syslet_args){POINTER(r), i, POINTER(leave), POINTER(stack + sizeof stack)};
 		*elsewhere = here;
-		CHECK(syscall(number, &elsewhere->call, &elsewhere->syslet, sizeof elsewhere->syslet, 0) == reads[i].want);
+		for (int j = 0; j < 2; j++) {
+			struct description *d = j ? elsewhere : &here;
+			errno = 0;
+			long n = syscall(number, &d->call, &d->syslet, sizeof d->syslet, 0);
+			CHECK(told(r, n == -1 ? -errno : n) == reads[i].want);
+		}
 	}
-	CHECK(r->head == 0);
+	CHECK(!sure || r->head == 0);
 	// These may be pending, with the same result.
-	const struct { long count, at, want; } others[] = {{sizeof b, 0, 5000}, {4096, 4096, 904}, {10, -1, -EINVAL}, {-1, 0, -EFAULT}};
+	const struct { long count; int64_t at; long want; } others[] = {{sizeof b, 0, 5000}, {4096, 4096, 904}, {10, -1, -EINVAL}, {-1, 0, -EFAULT}};
 	for (size_t i = 0; i < sizeof others / sizeof *others; i++) {
 		long n = submit(r, i, SYS_pread64, fd, (long)b, others[i].count, others[i].at);
 		if (n == -ESYSLETPENDING)
 			n = next(r).status;
-		CHECK(n == others[i].want);
+		CHECK(n == others[i].want || (sizeof(long) == 4 && others[i].count == -1)); // it is no size that cannot be
 	}
 	close(fd);
 	free(elsewhere), free(r);
@@ -547,15 +620,13 @@ static void spares(void)
 	CHECK(again > 0 || pending < PAGES || major(st.st_dev) == 0);
 	// Other continuations are still entered.
 	static char entry[4096];
-	struct registers call = {SYS_pread64, {fd, (uint64_t)b, 4096, 0}};
-	struct syslet_args s = {(uint64_t)r, 3, (uint64_t)enter, (uint64_t)(entry + 4000)};
-	flag = 0;
+	struct registers call = {SYS_pread64, {fd, POINTER(b), 4096, 0}};
+	struct syslet_args s = {POINTER(r), 3, POINTER(enter), POINTER(entry + 4000)};
 	posix_fadvise(fd, 0, 0, POSIX_FADV_DONTNEED);
-	if (syscall(number, &call, &s, sizeof s, 0) == -1) {
-		CHECK(errno == ESYSLETPENDING && next(r).status == 4096);
-		for (double start = now(); !flag && now() - start < 10;)
-			sched_yield();
-		CHECK(flag == 1 && entered[1] == s.sp);
+	if (enters(&call, &s) == -ESYSLETPENDING) {
+		CHECK(next(r).status == 4096);
+		arrives();
+		CHECK(entered[1] == s.sp);
 	}
 	// fork, exec, and the end of the last thread
 	for (int how = 0; how < 4; how++) {
@@ -682,7 +753,10 @@ static void cancels(void)
 
 int main(int argc, char **argv)
 {
+	sure = getenv("OLD_KERNEL") == NULL;
 	int count = argc > 1 ? atoi(argv[1]) : 20000;
+	if (count < 1000)
+		each = 3;
 	size_t megabytes = argc > 2 ? atoi(argv[2]) : 64;
 	for (int round = 0; round < 2; round++) {
 		number = round ? FORMER : INDIRECT;
@@ -704,6 +778,6 @@ int main(int argc, char **argv)
 	cancels();
 	properties();
 	attempts();
-	many(1000);
+	many(count < 1000 ? count : 1000);
 	return done();
 }

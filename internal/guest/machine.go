@@ -84,7 +84,7 @@ func (m Machine) Run(ctx context.Context) (console string, status int, err error
 		return "", 0, err
 	}
 	cmd := exec.CommandContext(ctx, emulator,
-		"-machine", "q35", "-cpu", "max", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
+		"-machine", "q35", "-cpu", "max,smap=off", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", m.Kernel, "-initrd", archive,
 		// x32 is built into Debian's kernels, and off.

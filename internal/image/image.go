@@ -13,8 +13,8 @@
 //	base + 0x1e00  header
 //	base + 0x1e40  rows
 //	base + 0x2b40  the stub's own thunks, by which it runs calls for added ones
-//	base + 0x2ba0  family: the added calls that are variants of another
-//	base + 0x2ca0  thunks
+//	base + 0x2bc0  family: the added calls that are variants of another
+//	base + 0x2cc0  thunks
 //	base + 0x4600  kinds: for syslets, which calls may block
 //	base + 0x4800  sets: for each set of properties that indirect(2) can ask
 //	               for, an index and rows; written when they are first asked for
@@ -48,26 +48,27 @@ const Mapped = 2015
 const StubSize = indexAt
 
 const (
-	entryAt       = 0x1000
-	indexAt       = 0x1c00
-	headerAt      = 0x1e00
-	rowsAt        = 0x1e40
-	maxRows       = 52
-	ownThunkAt    = rowsAt + maxRows*rowSize
-	triedThunkAt  = ownThunkAt + thunkSize
-	helperThunkAt = triedThunkAt + thunkSize
-	familyAt      = helperThunkAt + thunkSize
-	thunksAt      = familyAt + families*familySize
-	kindsAt       = setsAt - numbers
-	setsAt        = Size - sets*setSize
-	rowSize       = 64
-	thunkSize     = 32
-	familySize    = 32
-	families      = 8
-	numbers       = 512
-	sets          = 8 // subsets of three properties
-	maxSetRows    = 84
-	setSize       = numbers + maxSetRows*rowSize
+	entryAt        = 0x1000
+	indexAt        = 0x1c00
+	headerAt       = 0x1e00
+	rowsAt         = 0x1e40
+	maxRows        = 52
+	ownThunkAt     = rowsAt + maxRows*rowSize
+	triedThunkAt   = ownThunkAt + thunkSize
+	helperThunkAt  = triedThunkAt + thunkSize
+	carriedThunkAt = helperThunkAt + thunkSize
+	familyAt       = carriedThunkAt + thunkSize
+	thunksAt       = familyAt + families*familySize
+	kindsAt        = setsAt - numbers
+	setsAt         = Size - sets*setSize
+	rowSize        = 64
+	thunkSize      = 32
+	familySize     = 32
+	families       = 8
+	numbers        = 512
+	sets           = 8 // subsets of three properties
+	maxSetRows     = 84
+	setSize        = numbers + maxSetRows*rowSize
 )
 
 // MaxThunks is how many call sites one image can divert.
@@ -238,7 +239,7 @@ func Build(t *fdcall.Table, want func(*fdcall.Call) fdcall.Want, base uint32) (*
 	for _, own := range []struct {
 		at     uint32
 		leadTo []byte
-	}{{ownThunkAt, afterNested}, {triedThunkAt, afterAttempt}, {helperThunkAt, afterHelper}} {
+	}{{ownThunkAt, afterNested}, {triedThunkAt, afterAttempt}, {helperThunkAt, afterHelper}, {carriedThunkAt, afterCarried}} {
 		to, err := place(own.leadTo)
 		if err != nil {
 			return nil, err
@@ -580,6 +581,55 @@ const FrameSize = 208
 // FrameHead is the length of the part of the frame that [ParseFrame] reads.
 const FrameHead = 72
 
+// Carried is a syslet of a program that speaks another ABI than the stub, whose
+// thread is sent to [SysletAt] with it on its stack.
+type Carried struct {
+	Call               [7]uint64 // the number and the arguments
+	Ring, Data, IP, SP uint64    // struct syslet_args
+	I386               bool      // the call is made by int $0x80
+	Standard           bool      // a result of 0, 1 or 2 is a standard stream
+	// Registers are those to go on with: struct user_regs_struct, from r15 to ss.
+	// In the place of orig_ax, which is no register, is the signal mask.
+	Registers [CarriedRegisters]uint64
+}
+
+// CarriedRegisters is how many words the registers of a [Carried] have.
+const CarriedRegisters = 21
+
+// CarriedSize is the length of what [Carried.Marshal] returns.
+const CarriedSize = FrameSize + 8*CarriedRegisters
+
+// Marshal returns what is to lie at the thread's stack pointer, for an image at
+// base.
+func (c *Carried) Marshal(base uint32) []byte {
+	const ours, byInt80, standard = 1, 2, 4
+	manner := uint64(ours)
+	if c.I386 {
+		manner |= byInt80
+	}
+	if c.Standard {
+		manner |= standard
+	}
+	f := Frame{Thunk: uint64(base) + carriedThunkAt}
+	b := make([]byte, 0, CarriedSize)
+	put := func(words ...uint64) {
+		for _, w := range words {
+			b = binary.LittleEndian.AppendUint64(b, w)
+		}
+	}
+	put(f.Args[:]...)
+	put(f.Nr, f.Thunk, f.BX, 0)
+	put(c.Call[:]...)
+	put(c.Ring, c.Data, c.IP, c.SP, manner)
+	b = append(b, make([]byte, FrameSize-len(b))...)
+	put(c.Registers[:]...)
+	return b
+}
+
+// SysletAt returns the offset in the image at which a thread begins that brings
+// a [Carried], with base in rcx.
+func SysletAt() (uint32, error) { return place(takesSyslet) }
+
 // ParseFrame reads a frame from a thread's stack.
 func ParseFrame(b []byte) (Frame, bool) {
 	var f Frame
@@ -598,6 +648,8 @@ var (
 	afterNested  = []byte{0x48, 0x8d, 0x64, 0x24, 0x80}                   // lea -128(%rsp),%rsp
 	afterAttempt = []byte{0x48, 0x81, 0xec, 0x80, 0x00, 0x00, 0x00}       // sub $128,%rsp
 	afterHelper  = []byte{0x48, 0x8d, 0x9c, 0x24, 0x00, 0xfc, 0xff, 0xff} // lea -1024(%rsp),%rbx
+	afterCarried = []byte{0x48, 0x89, 0x44, 0x24, 0x50, 0x48, 0x89, 0xe3} // mov %rax,80(%rsp); mov %rsp,%rbx
+	takesSyslet  = []byte{0x4c, 0x8b, 0x99, 0x18, 0x1e, 0x00, 0x00}       // mov 0x1e18(%rcx),%r11
 )
 
 // Issued returns the offset in the image of the instruction that follows the

@@ -14,7 +14,7 @@
 #define ROWSHIFT 6
 #define ENTRY 0x1000
 #define OWNTHUNK 0x2b40 // leads back into the stub
-#define FAMILY 0x2ba0
+#define FAMILY 0x2bc0
 #define SETS 0x4800 // for each set of asked properties: an index, and rows
 #define SETSIZE 0x1700
 #define HEADER_FLAGS (HEADER+12)
@@ -24,6 +24,7 @@
 #define KINDS 0x4600 // one byte for each system call number: may it block?
 #define TRIEDTHUNK 0x2b60 // leads to what follows a non-blocking attempt
 #define HELPERTHUNK 0x2b80 // leads to what follows a helper's call
+#define CARRIEDTHUNK 0x2ba0 // leads back into a program of another ABI
 #define UNCHANGED 0xff // in their index: a call that needs no row
 #define LEFT 0xfe // a call for the supervisor
 
@@ -126,6 +127,38 @@
 #define F_OPTION -24
 #define F_OPTIONLEN -32
 
+// A thread of a program that speaks another ABI brings its syslet along in the
+// frame, where the red zone would be, and its registers above the frame: they
+// are struct user_regs_struct up to ss, with the signal mask for orig_ax.
+#define F_CALL 80 // the call and struct syslet_args, as from S_REGS on
+#define F_MANNER 168
+#define C_R15 0
+#define C_R14 8
+#define C_R13 16
+#define C_R12 24
+#define C_BP 32
+#define C_BX 40
+#define C_R11 48
+#define C_R10 56
+#define C_R9 64
+#define C_R8 72
+#define C_AX 80
+#define C_CX 88
+#define C_DX 96
+#define C_SI 104
+#define C_DI 112
+#define C_MASK 120
+#define C_IP 128 // and from here on what IRETQ takes
+#define C_CS 136
+#define C_FLAGS 144
+#define C_SP 152
+#define C_SS 160
+#define C_WORDS 21
+// How its call is to be made.
+#define CARRIED 1
+#define I386CALL 2 // by int $0x80
+#define STANDARD 4 // a result of 0, 1 or 2 is a standard stream
+
 // An arena has a lock and room for syslets, each of them in a slot that is also
 // its helper's stack. A bit for each of the first slots says that a helper waits
 // there for its next call.
@@ -167,6 +200,8 @@
 #define S_GO 532 // 1: a spare helper has a call
 #define S_TID 536
 #define S_IDLE 544 // struct timespec
+#define S_MANNER 560 // not 0: the program speaks another ABI,
+#define S_CONTEXT 568 // and these are its registers
 #define S_FRAME (SLOTSIZE-FRAME)
 
 // struct syslet_ring
@@ -205,6 +240,7 @@
 #define MAJOR 0xfff00 // of the device, in st_dev
 #define SYS_cachestat 451
 #define PAGESHIFT 12
+#define MAP_32BIT 0x40
 #define MSG_DONTWAIT 0x40
 #define RWF_NOWAIT 8
 #define SYSLET_CLONE 0x150f00 // VM, FS, FILES, SIGHAND, THREAD, SYSVSEM, PARENT_SETTID
@@ -330,6 +366,10 @@ take:
 	MOVQ AX, S_PID(BX)
 	MOVQ $-1, S_ALL(BX)
 	MOVL $0, S_SPARE(BX)
+	MOVL $0, S_MANNER(BX)
+	MOVL F_THUNK(SP), AX
+	CMPW AX, $CARRIEDTHUNK
+	JEQ  carry
 	// What is on the page that the program's stack pointer is on can be read.
 	CMPQ (F_ARGS+16)(SP), $32
 	JNE  copyregs
@@ -790,6 +830,7 @@ any:
 
 	// Where HELPERTHUNK leads: the call has ended with AX, the registers are the
 	// program's again.
+ended:
 	LEAQ -SLOTSIZE(SP), BX
 	MOVLQSX AX, AX
 	MOVQ AX, S_STATUS(BX)
@@ -885,6 +926,8 @@ lost:
 	MOVQ S_ARENA(BX), R11
 	XORL AX, AX
 	XCHGL AX, ARENA_LOCK(R11)
+	CMPL S_MANNER(BX), $0
+	JNE  carried
 	CMPL S_SPARE(BX), $0
 	JNE  park
 	MOVQ S_SP(BX), SP
@@ -974,6 +1017,11 @@ arena:
 	MOVL $ARENASIZE, SI
 	MOVL $3, DX // PROT_READ, PROT_WRITE
 	MOVL $0x4022, R10 // MAP_PRIVATE, MAP_ANONYMOUS, MAP_NORESERVE
+	MOVL F_THUNK(SP), AX
+	CMPW AX, $CARRIEDTHUNK
+	JNE  maparena
+	ORL  $MAP_32BIT, R10 // or the kernel would look where such a program has nothing
+maparena:
 	MOVQ $-1, R8
 	XORL R9, R9
 	MOVL $SYS_mmap, AX
@@ -1002,6 +1050,136 @@ mapped:
 noarena:
 	MOVQ $-38, AX // ENOSYS
 	JMP  finish
+
+	// A syslet of a program of another ABI: the supervisor has sent its thread
+	// to where syslets begin, and there is a slot now.
+carry:
+	MOVL $11, CX // from S_REGS to S_SP
+carrycall:
+	MOVQ (F_CALL-8)(SP)(CX*8), AX
+	MOVQ AX, (S_REGS-8)(BX)(CX*8)
+	DECL CX
+	JNE  carrycall
+	MOVL F_MANNER(SP), AX
+	MOVL AX, S_MANNER(BX)
+	MOVL $C_WORDS, CX
+carrycontext:
+	MOVQ (FRAME-8)(SP)(CX*8), AX
+	MOVQ AX, (S_CONTEXT-8)(BX)(CX*8)
+	DECL CX
+	JNE  carrycontext
+	MOVL $SYSLET_CLONE, DI
+	LEAQ SLOTSIZE(BX), SI
+	LEAQ S_TID(BX), DX
+	XORL R10, R10
+	XORL R8, R8
+	MOVL $SYS_clone, AX
+	SYSCALL
+	TESTQ AX, AX
+	JEQ  carrier
+	JLT  nocarrier
+	MOVQ $-ESYSLETPENDING, AX
+	JMP  finish
+nocarrier:
+	MOVL $0, S_TAKEN(BX)
+	JMP  finish
+
+	// The helper, on the end of its slot.
+carrier:
+	MOVL S_MANNER(BX), AX
+	TESTL $I386CALL, AX
+	JNE  carryi386
+	MOVQ (S_REGS+0)(BX), AX
+	MOVQ (S_REGS+8)(BX), DI
+	MOVQ (S_REGS+16)(BX), SI
+	MOVQ (S_REGS+24)(BX), DX
+	MOVQ (S_REGS+32)(BX), R10
+	MOVQ (S_REGS+40)(BX), R8
+	MOVQ (S_REGS+48)(BX), R9
+	SYSCALL
+	JMP  carryresult
+carryi386:
+	MOVL (S_REGS+0)(BX), AX
+	MOVL (S_REGS+16)(BX), CX
+	MOVL (S_REGS+24)(BX), DX
+	MOVL (S_REGS+32)(BX), SI
+	MOVL (S_REGS+40)(BX), DI
+	MOVL (S_REGS+48)(BX), BP
+	MOVL (S_REGS+8)(BX), BX
+	INT  $0x80
+carryresult:
+	CMPL AX, $2
+	JHI  ended
+	MOVL (S_MANNER-SLOTSIZE)(SP), CX
+	TESTL $STANDARD, CX
+	JEQ  ended
+	MOVL AX, R12
+	MOVL AX, DI
+	MOVL $F_SETFD, SI
+	XORL DX, DX
+	MOVL $SYS_fcntl, AX
+	SYSCALL
+	MOVL R12, AX
+	JMP  ended
+
+	// It enters the program. The stack that the program gives has room for
+	// what takes a thread there.
+carried:
+	MOVQ S_SP(BX), SP
+	MOVQ SP, CX
+	LEAQ -48(SP), SP
+	MOVQ S_IP(BX), AX
+	MOVQ AX, 8(SP)
+	MOVQ (S_CONTEXT+C_CS)(BX), AX
+	MOVQ AX, 16(SP)
+	MOVQ (S_CONTEXT+C_FLAGS)(BX), AX
+	MOVQ AX, 24(SP)
+	MOVQ CX, 32(SP)
+	MOVQ (S_CONTEXT+C_SS)(BX), AX
+	MOVQ AX, 40(SP)
+	MOVQ S_RESULT(BX), AX
+	MOVQ AX, (S_CONTEXT+C_AX)(BX)
+	LEAQ S_CONTEXT(BX), BX
+	JMP  leave
+
+	// Where CARRIEDTHUNK leads: back into the program with AX.
+	MOVQ AX, C_AX(SP)
+	MOVQ SP, BX
+	LEAQ C_MASK(SP), SP
+
+	// BX points to the program's registers, SP to a word that is free and what
+	// IRETQ takes. A handler that runs from here on saves no more of r8 to r15
+	// than its ABI has.
+leave:
+	MOVL $2, DI // SIG_SETMASK
+	LEAQ C_MASK(BX), SI
+	XORL DX, DX
+	MOVL $8, R10
+	MOVL $SYS_rt_sigprocmask, AX
+	SYSCALL
+	MOVQ C_BX(BX), AX
+	MOVQ AX, (SP)
+	MOVQ C_R15(BX), R15
+	MOVQ C_R14(BX), R14
+	MOVQ C_R13(BX), R13
+	MOVQ C_R12(BX), R12
+	MOVQ C_BP(BX), BP
+	MOVQ C_R11(BX), R11
+	MOVQ C_R10(BX), R10
+	MOVQ C_R9(BX), R9
+	MOVQ C_R8(BX), R8
+	MOVQ C_CX(BX), CX
+	MOVQ C_DX(BX), DX
+	MOVQ C_SI(BX), SI
+	MOVQ C_DI(BX), DI
+	LEAQ C_MASK(BX), AX
+	CMPQ AX, SP
+	MOVQ C_AX(BX), AX
+	JEQ  own // these are no slot's
+	MOVL $0, (S_TAKEN-S_CONTEXT)(BX)
+own:
+	POPQ BX
+	IRETQ
 
 	// What comes before this mark is written into an image when it is first
 	// needed.
