@@ -169,13 +169,14 @@ func TestFrontKilledUnderLoad(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			status := filepath.Join(t.TempDir(), "status")
-			script := `"$0" 20000 8 >/dev/null; echo $? >"$1.new"; mv "$1.new" "$1"`
+			script := `echo begun >"$1.begun"; "$0" 20000 8 >/dev/null; echo $? >"$1.new"; mv "$1.new" "$1"`
 			cmd, _ := noPatch.command(ctx, t, "/bin/sh", "-c", script, program, status)
 			cmd.SysProcAttr.Setpgid = false
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			time.Sleep(500 * time.Millisecond)
+			await(t, status+".begun")
+			time.Sleep(400 * time.Millisecond) // calls are under way
 			if err := cmd.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}

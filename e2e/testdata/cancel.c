@@ -105,6 +105,43 @@ static void first_cancellation(void *(*body)(void *), int microseconds)
 	CHECK(status == 0);
 }
 
+static pthread_barrier_t both;
+
+static void *canceller(void *victim)
+{
+	pthread_barrier_wait(&both);
+	CHECK(pthread_cancel(*(pthread_t *)victim) == 0);
+	return NULL;
+}
+
+// rivals has two threads cancel others at the same time, which are the first
+// ones of their process to do so.
+static void rivals(void)
+{
+	pid_t pid = fork();
+	REQUIRE(pid >= 0);
+	if (pid != 0) {
+		int status;
+		REQUIRE(waitpid(pid, &status, 0) == pid);
+		CHECK(status == 0);
+		return;
+	}
+	alarm(60);
+	failures = 0;
+	pthread_t victims[2], cancellers[2];
+	REQUIRE(pthread_barrier_init(&both, NULL, 2) == 0);
+	for (int i = 0; i < 2; i++)
+		REQUIRE(pthread_create(&victims[i], NULL, i ? in_recvmsg : in_accept, NULL) == 0);
+	for (int i = 0; i < 2; i++)
+		REQUIRE(pthread_create(&cancellers[i], NULL, canceller, &victims[i]) == 0);
+	for (int i = 0; i < 2; i++) {
+		void *result = NULL;
+		REQUIRE(pthread_join(cancellers[i], NULL) == 0 && pthread_join(victims[i], &result) == 0);
+		CHECK(result == PTHREAD_CANCELED);
+	}
+	_exit(done());
+}
+
 int main(int argc, char **argv)
 {
 	int rounds = argc > 1 ? atoi(argv[1]) : 50;
@@ -120,6 +157,8 @@ int main(int argc, char **argv)
 	void *(*const bodies[])(void *) = {in_accept, in_recvmsg, in_open};
 	for (int i = 0; i < 4 * rounds; i++)
 		first_cancellation(bodies[i % 3], i * 1000 / (4 * rounds));
+	for (int i = 0; i < 2 * rounds; i++)
+		rivals();
 	for (int i = 0; i < rounds; i++) {
 		pthread_t threads[3];
 		for (int k = 0; k < 3; k++)
