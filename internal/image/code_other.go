@@ -14,4 +14,3 @@ var errNoStub = fmt.Errorf("there is no stub for %s yet: %w", runtime.GOARCH, er
 func stubText() ([]byte, int, error) { return nil, 0, errNoStub }
 func landingText() ([]byte, error)   { return nil, errNoStub }
 func singleText() ([]byte, error)    { return nil, errNoStub }
-func kinds() []byte                  { return nil }
