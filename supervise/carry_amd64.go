@@ -215,10 +215,6 @@ func (c *carrying) carry() error {
 	if errno, err := c.mapImage(); err != nil || errno != 0 {
 		return errors.Join(err, c.leave(-int64(errno)))
 	}
-	entry, err := image.SysletAt()
-	if err != nil {
-		return errors.Join(err, c.leave(-int64(unix.ENOSYS)))
-	}
 	mask, err := c.thread.SigMask()
 	if err != nil {
 		return err
@@ -239,7 +235,7 @@ func (c *carrying) carry() error {
 		return c.leave(-int64(unix.EFAULT)) // there is no stack
 	}
 	const userCS = 0x33 // __USER_CS, 64-bit code (arch/x86/include/asm/segment.h)
-	r.Rsp, r.Rip, r.Rcx, r.Cs = sp, uint64(c.Base+entry), uint64(c.Base), userCS
+	r.Rsp, r.Rip, r.Rcx, r.Cs = sp, uint64(c.Base+c.sysletAt), uint64(c.Base), userCS
 	// From here on it restores its own mask, and needs us no more.
 	if err := c.thread.SetSigMask(tracee.AllSignals); err != nil {
 		return err

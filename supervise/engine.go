@@ -31,6 +31,7 @@ type engine struct {
 	code       []byte      // what is written to the vDSO: for landing, and for single calls
 	singleAt   uint64      // where in it the latter begins
 	issued     uint32      // where in the image the stub's call returns
+	sysletAt   uint32      // where in it a thread begins that brings a syslet
 	told       uint64      // where in the landing code its last call returns
 	cave       uint64      // where in the vDSO it goes
 	caveErr    error
@@ -103,6 +104,9 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	}
 	e.code = append(e.code, single...)
 	if e.issued, err = image.Issued(); err != nil {
+		return nil, err
+	}
+	if e.sysletAt, err = image.SysletAt(); err != nil {
 		return nil, err
 	}
 	told, err := image.LandingTold()
