@@ -225,16 +225,16 @@ var trials = map[string]trial{
 	"ioctl USERFAULTFD_IOC_NEW": {count: 3, args: func(k *kernel) [6]uint64 {
 		return [6]uint64{k.open("/dev/userfaultfd"), 0xaa00}
 	}},
-	"ioctl KVM_CREATE_GUEST_MEMFD": {count: 3, args: func(k *kernel) [6]uint64 {
+	"ioctl KVM_CREATE_GUEST_MEMFD": {count: 3, device: "/dev/kvm", args: func(k *kernel) [6]uint64 {
 		return [6]uint64{k.vm(), 0xc040aed4, k.words(1<<20, 0, 0, 0, 0, 0, 0, 0)}
 	}},
-	"ioctl KVM_CREATE_DEVICE": {count: 3, args: func(k *kernel) [6]uint64 {
+	"ioctl KVM_CREATE_DEVICE": {count: 3, device: "/dev/kvm", args: func(k *kernel) [6]uint64 {
 		const vfio = 4
 		return [6]uint64{k.vm(), 0xc00caee0, k.halves(vfio, 0, 0)}
 	}},
-	"ioctl KVM_CREATE_VM":    {count: 3, args: func(k *kernel) [6]uint64 { return [6]uint64{k.open("/dev/kvm"), 0xae01} }},
-	"ioctl KVM_CREATE_VCPU":  {count: 3, args: func(k *kernel) [6]uint64 { return [6]uint64{k.vm(), 0xae41} }},
-	"ioctl KVM_GET_STATS_FD": {count: 3, args: func(k *kernel) [6]uint64 { return [6]uint64{k.vm(), 0xaece} }},
+	"ioctl KVM_CREATE_VM":    {count: 3, device: "/dev/kvm", args: func(k *kernel) [6]uint64 { return [6]uint64{k.open("/dev/kvm"), 0xae01} }},
+	"ioctl KVM_CREATE_VCPU":  {count: 3, device: "/dev/kvm", args: func(k *kernel) [6]uint64 { return [6]uint64{k.vm(), 0xae41} }},
+	"ioctl KVM_GET_STATS_FD": {count: 3, device: "/dev/kvm", args: func(k *kernel) [6]uint64 { return [6]uint64{k.vm(), 0xaece} }},
 	"ioctl NS_GET_USERNS": {count: 3, args: func(k *kernel) [6]uint64 {
 		return [6]uint64{k.openRead("/proc/self/ns/net"), unix.NS_GET_USERNS}
 	}},
