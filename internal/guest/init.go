@@ -51,6 +51,9 @@ func boot() (status int, err error) {
 	if err := loopback(); err != nil {
 		return 0, err
 	}
+	if err := loadModules(); err != nil {
+		return 0, err
+	}
 	argv, err := os.ReadFile("/" + argvFile)
 	if err != nil {
 		return 0, fmt.Errorf("read what to run: %w", err)
@@ -88,6 +91,26 @@ func loopback() error {
 	lo.SetUint16(unix.IFF_UP)
 	if err := unix.IoctlIfreq(s, unix.SIOCSIFFLAGS, lo); err != nil {
 		return fmt.Errorf("bring up lo: %w", err)
+	}
+	return nil
+}
+
+// loadModules loads the kernel modules that the machine was given.
+func loadModules() error {
+	list, err := os.ReadFile("/" + modulesFile)
+	if err != nil {
+		return fmt.Errorf("read which modules to load: %w", err)
+	}
+	for _, name := range strings.Fields(string(list)) {
+		f, err := os.Open(name)
+		if err != nil {
+			return fmt.Errorf("load a module: %w", err)
+		}
+		err = unix.FinitModule(int(f.Fd()), "", 0)
+		f.Close()
+		if err != nil {
+			return fmt.Errorf("load the module %s: %w", name, err)
+		}
 	}
 	return nil
 }

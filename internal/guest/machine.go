@@ -37,8 +37,10 @@ const emulator = "qemu-system-x86_64"
 type Machine struct {
 	Kernel string            // the file of a kernel: see [Kernel]
 	Files  map[string]string // path in the machine: path here, of a file
-	Argv   []string          // what it runs: a path in the machine, and arguments
-	Env    []string
+	// Modules are kernel modules to load first, in this order: see [Module].
+	Modules []string
+	Argv    []string // what it runs: a path in the machine, and arguments
+	Env     []string
 }
 
 // Kernel finds a kernel for 64-bit PCs whose version begins with the given
@@ -58,6 +60,16 @@ func Kernel(version string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("%w: no kernel %s (Debian: linux-image-amd64; %s names another directory than /)", ErrMissing, pattern, KernelsVar)
+}
+
+// Module finds a module of a kernel by its place below lib/modules/VERSION/kernel.
+func Module(kernel, name string) (string, error) {
+	boot, version, _ := strings.Cut(kernel, "/vmlinuz-")
+	file := filepath.Join(filepath.Dir(boot), "lib/modules", version, "kernel", name)
+	if _, err := os.Stat(file); err != nil {
+		return "", fmt.Errorf("%w: %w", ErrMissing, err)
+	}
+	return file, nil
 }
 
 // BuildTests builds the tests of the package in the current directory as a
@@ -124,11 +136,20 @@ func (m Machine) pack(name string) error {
 			return fmt.Errorf("bring %s to the machine: %w", here, err)
 		}
 	}
+	var modules []string
+	for _, here := range m.Modules {
+		inside := filepath.Join("/modules", filepath.Base(here))
+		modules = append(modules, inside)
+		if err := add(w, made, inside, here); err != nil {
+			return fmt.Errorf("bring %s to the machine: %w", here, err)
+		}
+	}
 	for _, f := range []struct {
 		name string
 		mode cpio.FileMode
 		text string
 	}{
+		{modulesFile, cpio.TypeReg | 0o644, strings.Join(modules, "\n")},
 		{"init", cpio.TypeSymlink | 0o777, m.Argv[0]},
 		{argvFile, cpio.TypeReg | 0o644, strings.Join(m.Argv, "\n")},
 		{envFile, cpio.TypeReg | 0o644, strings.Join(m.Env, "\n")},
@@ -144,8 +165,9 @@ func (m Machine) pack(name string) error {
 }
 
 const (
-	argvFile = "argv"
-	envFile  = "env"
+	argvFile    = "argv"
+	envFile     = "env"
+	modulesFile = "modules.list"
 )
 
 // add puts a file into the archive, behind the directories that it is in.
