@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,13 +17,10 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// inMachine is set in the environment of tests in a machine.
-const inMachine = "INDIRECT_TEST_IN_MACHINE"
-
 // TestKVM makes KVM's calls where they can be made: few machines that are
 // virtual themselves have KVM, but the emulated one has a processor for it.
 func TestKVM(t *testing.T) {
-	if os.Getenv(inMachine) != "" {
+	if guest.Inside() {
 		return
 	}
 	t.Parallel()
@@ -56,18 +52,15 @@ func kvmMachine(t *testing.T) (guest.Machine, error) {
 	if err != nil {
 		return guest.Machine{}, err
 	}
-	m := guest.Machine{
-		Kernel: kernel, Env: []string{inMachine + "=1"},
-		Argv: []string{"/fdcall.test", "-test.v", "-test.run=^TestKernelAgrees$/^ioctl_KVM"},
-	}
+	var modules []string
 	for _, name := range []string{"virt/lib/irqbypass.ko", "arch/x86/kvm/kvm.ko", "drivers/crypto/ccp/ccp.ko", "arch/x86/kvm/kvm-amd.ko"} {
 		module, err := guest.Module(kernel, name)
 		if err != nil {
-			return m, err
+			return guest.Machine{}, err
 		}
-		m.Modules = append(m.Modules, module)
+		modules = append(modules, module)
 	}
-	tests := filepath.Join(t.TempDir(), "fdcall.test")
-	m.Files = map[string]string{"/fdcall.test": tests}
-	return m, guest.BuildTests(t.Context(), tests)
+	m, err := guest.Tests(t.Context(), kernel, t.TempDir(), "^TestKernelAgrees$/^ioctl_KVM")
+	m.Modules = modules
+	return m, err
 }

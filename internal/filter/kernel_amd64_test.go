@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"slices"
 	"strings"
@@ -176,7 +175,7 @@ func TestMain(m *testing.M) {
 
 // TestInOtherKernel is TestInTheKernel on Linux 6.1, which has all entries.
 func TestInOtherKernel(t *testing.T) {
-	if os.Getenv(inMachine) != "" {
+	if guest.Inside() {
 		return
 	}
 	t.Parallel()
@@ -187,13 +186,9 @@ func TestInOtherKernel(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	tests := filepath.Join(t.TempDir(), "filter.test")
-	if err := guest.BuildTests(t.Context(), tests); err != nil {
+	m, err := guest.Tests(t.Context(), kernel, t.TempDir(), "^TestInTheKernel$")
+	if err != nil {
 		t.Fatal(err)
-	}
-	m := guest.Machine{
-		Kernel: kernel, Files: map[string]string{"/filter.test": tests}, Env: []string{inMachine + "=1"},
-		Argv: []string{"/filter.test", "-test.v", "-test.run=^TestInTheKernel$"},
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
@@ -202,9 +197,6 @@ func TestInOtherKernel(t *testing.T) {
 		t.Errorf("status %d, %v\n%s", status, err, console)
 	}
 }
-
-// inMachine is set in the environment of tests in a machine.
-const inMachine = "INDIRECT_TEST_IN_MACHINE"
 
 // TestInTheKernel installs the program in a process of its own, for each set
 // of wanted properties, and makes calls by every way into the kernel.

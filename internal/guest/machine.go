@@ -83,6 +83,23 @@ func BuildTests(ctx context.Context, file string) error {
 	return nil
 }
 
+// insideVar is set in the environment of tests in a machine.
+const insideVar = "INDIRECT_TEST_IN_MACHINE"
+
+// Inside reports whether this process is a test in a machine: see [Tests].
+func Inside() bool { return os.Getenv(insideVar) != "" }
+
+// Tests returns a machine with the kernel that runs those tests of the package
+// in the current directory that match run. Their program is built in dir.
+func Tests(ctx context.Context, kernel, dir, run string) (Machine, error) {
+	const inside = "/package.test"
+	program := filepath.Join(dir, inside)
+	return Machine{
+		Kernel: kernel, Files: map[string]string{inside: program}, Env: []string{insideVar + "=1"},
+		Argv: []string{inside, "-test.v", "-test.run=" + run},
+	}, BuildTests(ctx, program)
+}
+
 // Run starts the machine, waits until its program has ended, and returns what
 // the console showed and the program's exit status.
 func (m Machine) Run(ctx context.Context) (console string, status int, err error) {
