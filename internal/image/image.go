@@ -593,6 +593,13 @@ type Carried struct {
 	Registers [CarriedRegisters]uint64
 }
 
+// How the call of a Carried is to be made.
+const (
+	carried        = 1 << iota // at all
+	byInt80                    // by int $0x80
+	standardStream             // and looked at for a standard stream
+)
+
 // CarriedRegisters is how many words the registers of a [Carried] have.
 const CarriedRegisters = 21
 
@@ -602,13 +609,12 @@ const CarriedSize = FrameSize + 8*CarriedRegisters
 // Marshal returns what is to lie at the thread's stack pointer, for an image at
 // base.
 func (c *Carried) Marshal(base uint32) []byte {
-	const ours, byInt80, standard = 1, 2, 4
-	manner := uint64(ours)
+	manner := uint64(carried)
 	if c.I386 {
 		manner |= byInt80
 	}
 	if c.Standard {
-		manner |= standard
+		manner |= standardStream
 	}
 	f := Frame{Thunk: uint64(base) + carriedThunkAt}
 	b := make([]byte, 0, CarriedSize)

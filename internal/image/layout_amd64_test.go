@@ -41,6 +41,7 @@ func TestAssemblyAgrees(t *testing.T) {
 		"ENTRY": entryAt, "TRIEDTHUNK": triedThunkAt, "HELPERTHUNK": helperThunkAt, "CARRIEDTHUNK": carriedThunkAt, "KINDS": kindsAt, "ARENASIZE": ArenaSize,
 		"KIND_DIRECT": uint64(Direct), "KIND_REFUSED": uint64(Refused), "KIND_FLAGS2": uint64(Flags2), "KIND_FLAGS3": uint64(Flags3),
 		"KIND_READ": uint64(Read), "KIND_PREAD": uint64(Pread), "KIND_WRITE": uint64(Write), "KIND_PWRITE": uint64(Pwrite), "KIND_ALIKE": uint64(Alike), "KIND_ACCEPT": uint64(Accept),
+		"CARRIED": carried, "I386CALL": byInt80, "STANDARD": standardStream, "C_WORDS": CarriedRegisters, "F_CALL": 8 * (fromNothing + 1),
 		"OWNFILTERS": uint64(OwnFilters), "SPARES": 64, "SLOTSIZE": 1 << defined["SLOTSHIFT"],
 		"THUNK_PLAIN": PlainReturn - 2, "THUNK_RETURN": thunkReturnAt,
 		"FRAME":  FrameSize,

@@ -297,6 +297,16 @@
 	MOVQ F_RBX(SP), BX \
 	MOVQ F_THUNK(SP), CX
 
+// The call of the syslet in the slot that BX points to.
+#define LOADCALL \
+	MOVQ (S_REGS+0)(BX), AX \
+	MOVQ (S_REGS+8)(BX), DI \
+	MOVQ (S_REGS+16)(BX), SI \
+	MOVQ (S_REGS+24)(BX), DX \
+	MOVQ (S_REGS+32)(BX), R10 \
+	MOVQ (S_REGS+40)(BX), R8 \
+	MOVQ (S_REGS+48)(BX), R9
+
 // func stub()
 //
 // Entered from a thunk: CX holds the thunk's address, AX the call's number,
@@ -588,13 +598,7 @@ sysletdone:
 
 dontwait:
 	LEAQ TRIEDTHUNK(CX), CX
-	MOVQ S_REGS(BX), AX
-	MOVQ (S_REGS+8)(BX), DI
-	MOVQ (S_REGS+16)(BX), SI
-	MOVQ (S_REGS+24)(BX), DX
-	MOVQ (S_REGS+32)(BX), R10
-	MOVQ (S_REGS+40)(BX), R8
-	MOVQ (S_REGS+48)(BX), R9
+	LOADCALL
 	CMPL R11, $KIND_FLAGS2
 	JEQ  dontwait2
 	ORQ  $MSG_DONTWAIT, R10
@@ -798,13 +802,7 @@ helper:
 	ANDL $0xffff0000, CX
 direct:
 	LEAQ OWNTHUNK(CX), CX
-	MOVQ S_REGS(BX), AX
-	MOVQ (S_REGS+8)(BX), DI
-	MOVQ (S_REGS+16)(BX), SI
-	MOVQ (S_REGS+24)(BX), DX
-	MOVQ (S_REGS+32)(BX), R10
-	MOVQ (S_REGS+40)(BX), R8
-	MOVQ (S_REGS+48)(BX), R9
+	LOADCALL
 	// A call that runs in the program's own thread needs the slot no more.
 	LEAQ S_FRAME(BX), R11
 	CMPQ R11, SP
@@ -998,13 +996,7 @@ full:
 noring:
 	MOVL F_THUNK(SP), CX
 	ANDL $0xffff0000, CX
-	MOVQ S_REGS(BX), AX
-	MOVQ (S_REGS+8)(BX), DI
-	MOVQ (S_REGS+16)(BX), SI
-	MOVQ (S_REGS+24)(BX), DX
-	MOVQ (S_REGS+32)(BX), R10
-	MOVQ (S_REGS+40)(BX), R8
-	MOVQ (S_REGS+48)(BX), R9
+	LOADCALL
 	MOVL $0, S_TAKEN(BX)
 	XORL R11, R11
 	JMP  nested
@@ -1089,13 +1081,7 @@ carrier:
 	MOVL S_MANNER(BX), AX
 	TESTL $I386CALL, AX
 	JNE  carryi386
-	MOVQ (S_REGS+0)(BX), AX
-	MOVQ (S_REGS+8)(BX), DI
-	MOVQ (S_REGS+16)(BX), SI
-	MOVQ (S_REGS+24)(BX), DX
-	MOVQ (S_REGS+32)(BX), R10
-	MOVQ (S_REGS+40)(BX), R8
-	MOVQ (S_REGS+48)(BX), R9
+	LOADCALL
 	SYSCALL
 	JMP  carryresult
 carryi386:
