@@ -53,14 +53,13 @@ func (e *engine) runSyslet(n listener.Notification, abi fdcall.ABI, q request, p
 	if kind == image.Refused || abi == fdcall.X32 && q.nr < x32Bit {
 		return e.listener.Fail(n.ID, unix.EINVAL)
 	}
-	row := &e.ledger.served[e.rowOf(q)][inPlace]
 	if kind == image.Direct || kind.OnDescriptor() && nonBlocking(e.group(tid), q.args[0]) {
 		return e.runRequest(n, abi, q, p)
 	}
-	attempt := q
 	flags := map[image.Kind]int{image.Flags2: 2, image.Flags3: 3}[kind]
 	var j job
 	if flags != 0 {
+		attempt := q
 		attempt.args[flags] |= unix.MSG_DONTWAIT
 		var answered bool
 		var err error
@@ -78,7 +77,7 @@ func (e *engine) runSyslet(n listener.Notification, abi fdcall.ABI, q request, p
 	if err != nil {
 		return err
 	}
-	err = counting(row, func() error {
+	return e.finish(n, q, func() error {
 		c := carrying{engine: e, n: n, abi: abi, request: q, program: p, mem: m, thread: t, regs: r}
 		switch {
 		case flags != 0:
@@ -92,14 +91,7 @@ func (e *engine) runSyslet(n listener.Notification, abi fdcall.ABI, q request, p
 		}
 		return c.carry()
 	})
-	if err != nil && !errors.Is(err, tracee.ErrGone) {
-		e.ledger.refused[e.rowOf(q)][failed].Add(1)
-		e.complain(fmt.Errorf("hand a call of thread %d to a helper: %w", tid, err))
-	}
-	return nil // the notification has been answered
 }
-
-const x32Bit = 1 << 30
 
 // kind is what a syslet does with call nr.
 func (e *engine) kind(abi fdcall.ABI, nr int32) image.Kind {
@@ -316,7 +308,7 @@ func (e *engine) waitRing(n listener.Notification, abi fdcall.ABI, q request) er
 		return err
 	}
 	const futexWait = 0
-	err = counting(&e.ledger.served[e.rowOf(q)][inPlace], func() error {
+	return e.finish(n, q, func() error {
 		return e.runHeld(n, abi, t, r, futex[abi], [6]uint64{n.Args[0], futexWait, n.Args[1]}, func(result uint64) (uint64, error) {
 			switch int64(result) {
 			case 0:
@@ -327,8 +319,4 @@ func (e *engine) waitRing(n listener.Notification, abi fdcall.ABI, q request) er
 			return result, nil
 		})
 	})
-	if err != nil && !errors.Is(err, tracee.ErrGone) {
-		e.complain(fmt.Errorf("wait for a ring for thread %d: %w", n.TID, err))
-	}
-	return nil // the notification has been answered
 }

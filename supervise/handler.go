@@ -20,11 +20,13 @@ type Trap struct {
 	When []fdcall.Cond  // all of which must be met
 }
 
+// x32Bit marks the numbers of x32 (__X32_SYSCALL_BIT).
+const x32Bit = 1 << 30
+
 // Everywhere is the trap for a number that all ABIs share, as calls have since
 // Linux 5.1 and added ones should have. On x32 a program passes it with bit 30 set.
 func Everywhere(nr int32, when ...fdcall.Cond) Trap {
-	const x32 = 1 << 30
-	return Trap{Nr: fdcall.Numbers{fdcall.AMD64: nr, fdcall.I386: nr, fdcall.ARM64: nr, fdcall.X32: nr | x32}, When: when}
+	return Trap{Nr: fdcall.Numbers{fdcall.AMD64: nr, fdcall.I386: nr, fdcall.ARM64: nr, fdcall.X32: nr | x32Bit}, When: when}
 }
 
 // Extension is code of the supervisor's program that decides about calls. It

@@ -37,10 +37,15 @@ func (e *engine) runRequest(n listener.Notification, abi fdcall.ABI, q request, 
 	if err != nil {
 		return err
 	}
-	// From here on the notification is answered: what goes wrong is counted
-	// here, and the thread goes on with the call as it was.
+	return e.finish(n, q, func() error { return e.inPlaceHeld(n, abi, j, t, r) })
+}
+
+// finish does what is left to do for a request whose thread is held: its
+// notification is answered, so what goes wrong is counted here, and the thread
+// goes on with the call as it was.
+func (e *engine) finish(n listener.Notification, q request, rest func() error) error {
 	row := e.rowOf(q)
-	err = counting(&e.ledger.served[row][inPlace], func() error { return e.inPlaceHeld(n, abi, j, t, r) })
+	err := counting(&e.ledger.served[row][inPlace], rest)
 	if err != nil && !errors.Is(err, tracee.ErrGone) {
 		e.ledger.refused[row][failed].Add(1)
 		e.complain(fmt.Errorf("run %s of thread %d in place: %w", e.nameOf(n), n.TID, err))
@@ -414,7 +419,7 @@ func (e *engine) move(t *tracee.Thread, m *tracee.Memory, abi fdcall.ABI, site t
 
 // closeNr is the number of close(2).
 func (e *engine) closeNr(abi fdcall.ABI) int32 {
-	return map[fdcall.ABI]int32{fdcall.AMD64: unix.SYS_CLOSE, fdcall.X32: unix.SYS_CLOSE | 1<<30, fdcall.I386: 6}[abi]
+	return map[fdcall.ABI]int32{fdcall.AMD64: unix.SYS_CLOSE, fdcall.X32: unix.SYS_CLOSE | x32Bit, fdcall.I386: 6}[abi]
 }
 
 // inject makes the stopped thread run one more call at its call site, with
