@@ -113,6 +113,8 @@ func (m Machine) Run(ctx context.Context) (console string, status int, err error
 		return "", 0, err
 	}
 	cmd := exec.CommandContext(ctx, emulator,
+		// Without SMAP: QEMU 7.2 lets iretq, also a program's, read the stack with
+		// the kernel's rights, and SMAP is there to forbid that.
 		"-machine", "q35", "-cpu", "max,smap=off", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "2048",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-serial", "stdio",
 		"-kernel", m.Kernel, "-initrd", archive,
