@@ -127,10 +127,14 @@ const (
 	maxBlocked = maxWorkers - 16
 )
 
-// serve answers notifications until no process is left under the filter
-// (listener.ErrDone) or the other end of stop is closed (listener.ErrStopped).
-func (e *engine) serve(stop *os.File) error {
+// serve answers notifications, those that were left by a supervisor before us
+// among them, until no process is left under the filter (listener.ErrDone) or
+// the other end of stop is closed (listener.ErrStopped).
+func (e *engine) serve(stop *os.File, left []*flight) error {
 	w := workers{engine: e, failed: make(chan error, maxWorkers)}
+	for _, f := range left {
+		w.resume(f)
+	}
 	for range receivers {
 		w.start()
 	}
@@ -145,8 +149,9 @@ func (e *engine) serve(stop *os.File) error {
 	return err
 }
 
-// recover takes over what a supervisor that died has left behind.
-func (e *engine) recover() {
+// recover takes over what a supervisor that died has left behind, and returns
+// the notifications among it that still wait for an answer.
+func (e *engine) recover() (left []*flight) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	for i := range e.ledger.flight {
@@ -156,18 +161,19 @@ func (e *engine) recover() {
 		n := f.notice
 		switch {
 		case n.ID == 0, !e.listener.Valid(n.ID): // answered, or dead
+			f.drop()
 		case f.tries.Add(1) > maxTries:
 			var c *fdcall.Call
 			if abi, nr, ok := abiOf(n); ok {
 				c = e.table.Lookup(abi, nr, &n.Args)
 			}
 			e.pass(n, c, gap)
+			f.drop()
 		default:
-			e.handle(n)
-			f.share.end(e.cpus)
+			left = append(left, f)
 		}
-		f.drop()
 	}
+	return left
 }
 
 // maxTries bounds the supervisors that one notification may bring down.

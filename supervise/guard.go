@@ -226,11 +226,11 @@ func superviseMain(extensions map[string]Open) error {
 		return err
 	}
 	led.started.Add(1)
-	e.recover()
+	left := e.recover()
 	if _, err := control.Write([]byte{1}); err != nil {
 		return fmt.Errorf("tell the guard that the supervisor is ready: %w", err)
 	}
-	err = e.serve(control)
+	err = e.serve(control, left)
 	switch {
 	case errors.Is(err, listener.ErrDone):
 		return nil

@@ -1,12 +1,14 @@
 package supervise_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
 	"strings"
 	"testing"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -73,6 +75,13 @@ func (h testHandler) Handle(ev *supervise.Event) supervise.Decision {
 		return supervise.Install(os.NewFile(uintptr(fd), "content"), ev.Args[0] != 0)
 	case unix.SYS_GETPPID:
 		return supervise.Run(unix.SYS_FCNTL, [6]uint64{0, unix.F_GETFD})
+	case unix.SYS_READV:
+		if info, err := h.file.Stat(); err == nil && info.Size() > 0 { // the first supervisor
+			if err := h.file.Truncate(0); err == nil {
+				unix.Kill(os.Getpid(), unix.SIGKILL)
+			}
+		}
+		return supervise.Continue().Watch(ev, nil, nil)
 	case unix.SYS_UNAME:
 		return supervise.Continue().Watch(ev, nil, func(a *supervise.Attached, result int64) int64 {
 			if result == 0 {
@@ -148,6 +157,10 @@ func handled(what string) int {
 			if _, errno := call(unix.SYS_UNAME, 16, 0); errno != unix.EFAULT {
 				return complain("%v", errno)
 			}
+		case "successor":
+			if err := readWhileOthersCall(); err != nil {
+				return complain("%v", err)
+			}
 		case "continue":
 			if _, errno := call(nrUnknown, 0, 0); errno != unix.ENOSYS {
 				return complain("%v", errno)
@@ -165,8 +178,41 @@ func handled(what string) int {
 	return 0
 }
 
+// readWhileOthersCall blocks in a call that the supervisor dies of when it has
+// it in hand, and which its successor runs in place, while another thread makes
+// calls that have to be answered before the first can return.
+func readWhileOthersCall() error {
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	defer unix.Close(p[0])
+	defer unix.Close(p[1])
+	read := make(chan error, 1)
+	go func() {
+		b := make([]byte, 2)
+		n, err := unix.Readv(p[0], [][]byte{b})
+		if err == nil && n != 1 {
+			err = fmt.Errorf("readv read %d bytes", n)
+		}
+		read <- err
+	}()
+	for range 100 {
+		fd, err := unix.Dup(2)
+		if err != nil {
+			return err
+		}
+		unix.Close(fd)
+		time.Sleep(time.Millisecond)
+	}
+	if _, err := unix.Write(p[1], []byte{1}); err != nil {
+		return err
+	}
+	return <-read
+}
+
 func TestHandler(t *testing.T) {
-	for _, what := range []string{"answer", "refuse", "write", "install", "full", "run", "watch", "continue"} {
+	for _, what := range []string{"answer", "refuse", "write", "install", "full", "run", "watch", "successor", "continue"} {
 		t.Run(what, func(t *testing.T) { supervised(t, what) })
 	}
 }
@@ -190,7 +236,7 @@ func supervised(t *testing.T, what string) {
 		Traps: []supervise.Trap{
 			supervise.Everywhere(nrAnswer), supervise.Everywhere(nrRefuse), supervise.Everywhere(nrWrite),
 			supervise.Everywhere(nrOpen), supervise.Everywhere(nrUnknown),
-			only(unix.SYS_GETPPID), only(unix.SYS_UNAME), only(unix.SYS_DUP),
+			only(unix.SYS_GETPPID), only(unix.SYS_UNAME), only(unix.SYS_DUP), only(unix.SYS_READV),
 		},
 	}}})
 	if err != nil {
@@ -214,7 +260,12 @@ func supervised(t *testing.T, what string) {
 	if err := command.Release(); err != nil {
 		t.Fatal(err)
 	}
-	status, err := command.Wait(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	defer cancel()
+	status, err := command.Wait(ctx)
+	if err != nil {
+		command.Signal(unix.SIGKILL, nil)
+	}
 	if err != nil || status.ExitStatus() != 0 {
 		t.Errorf("the program ended with %#x, %v", status, err)
 	}

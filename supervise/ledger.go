@@ -35,8 +35,8 @@ type flight struct {
 }
 
 const (
-	maxCalls  = 192        // rows of the table, and the one for calls outside it
-	maxFlight = maxWorkers // each worker has one notification in hand
+	maxCalls  = 192            // rows of the table, and the one for calls outside it
+	maxFlight = 2 * maxWorkers // one for each worker, and one for each of a supervisor that died
 )
 
 // way is how a call was served.

@@ -38,6 +38,20 @@ func (w *workers) start() {
 	go w.work()
 }
 
+// resume handles a notification that a supervisor before us had in hand. It
+// may take for ever, as any may, so each has a thread of its own.
+func (w *workers) resume(f *flight) {
+	w.all.Add(1)
+	go func() {
+		defer w.all.Add(-1)
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		defer f.drop()
+		w.handle(f.notice)
+		f.share.end(w.cpus)
+	}()
+}
+
 func (w *workers) work() {
 	defer w.all.Add(-1)
 	runtime.LockOSThread() // ptrace requests must come from the thread that attached
