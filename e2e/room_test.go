@@ -1,10 +1,13 @@
 package e2e
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/seed-055cd0c8/indirect/supervise"
 )
 
 // A program that lies gets from every call what the kernel alone would give.
@@ -43,6 +46,19 @@ func TestLittleRoom(t *testing.T) {
 		for _, what := range []string{"full", "as", "stack", "0", "3", "4", "10"} {
 			same(t, m, program, what)
 			same(t, m, program, what, "warm")
+		}
+	})
+}
+
+// A call site that is diverted while a call blocks there that runs in place.
+// Static programs, because the dynamic linker's calls would take the room first.
+func TestLateRoom(t *testing.T) {
+	each(t, "lateroom.c", []build{glibcStatic, musl}, []mode{bare, cloexec, moved}, func(t *testing.T, m mode, program string) {
+		r := m.run(t, program)
+		r.passed(t)
+		i := slices.IndexFunc(r.summary.Calls, func(c supervise.CallSummary) bool { return c.Call == "accept" })
+		if !m.isBare() && (i < 0 || r.summary.Calls[i].InPlace == 0 || r.summary.Calls[i].Patched == 0) {
+			t.Errorf("accept was not both run in place and patched: %+v", r.summary.Calls)
 		}
 	})
 }

@@ -182,7 +182,7 @@ func (c *carrying) attempt(kind image.Kind) (done bool, err error) {
 	if c.abi == fdcall.I386 {
 		args = []uint64{c.args[0], at, 1, position & 0xffffffff, position >> 32, rwfNowait}
 	}
-	raw, err := inject(c.thread, c.abi, c.regs, nr, args...)
+	raw, err := c.inject(c.thread, c.abi, c.regs, nr, args...)
 	result := int64(int32(raw))
 	switch {
 	case err != nil:
@@ -258,7 +258,7 @@ func (c *carrying) mapImage() (unix.Errno, error) {
 	tid := c.thread.ID()
 	_, there := c.header(tid)
 	if !there {
-		raw, err := inject(c.thread, c.abi, c.regs, mmap[c.abi], uint64(c.Base), image.Size, unix.PROT_READ|unix.PROT_EXEC,
+		raw, err := c.inject(c.thread, c.abi, c.regs, mmap[c.abi], uint64(c.Base), image.Size, unix.PROT_READ|unix.PROT_EXEC,
 			unix.MAP_PRIVATE|unix.MAP_ANONYMOUS|unix.MAP_FIXED_NOREPLACE, ^uint64(0), 0)
 		if err != nil {
 			return 0, err

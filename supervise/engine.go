@@ -43,6 +43,7 @@ type engine struct {
 	filling  []byte // what was written to the last new image
 	programs map[string]*program
 	sites    sites
+	kept     map[uint64]int               // call sites that must stay as they are: threads are about to make a call there
 	landings map[int]landing              // thread: where it has begun to land
 	spares   map[int]int                  // thread of an exempt program: calls let through
 	singles  map[int]uint64               // thread that has made a single call: the vDSO of its program image
@@ -81,6 +82,7 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		index:      make(map[*fdcall.Call]int),
 		programs:   make(map[string]*program),
 		sites:      newSites(),
+		kept:       make(map[uint64]int),
 		landings:   make(map[int]landing),
 		spares:     make(map[int]int),
 		singles:    make(map[int]uint64),

@@ -163,27 +163,22 @@ var errBusy = errors.New("the call would block")
 // call run call nr with args. The program sees the result that finish makes of
 // that call's, and otherwise its own registers.
 func (e *engine) runHeld(n listener.Notification, abi fdcall.ABI, t *tracee.Thread, r tracee.Regs, nr int32, args [6]uint64, finish func(uint64) (uint64, error)) error {
-	mark := new(byte) // ours, not that of the thread's next call
-	e.inPlace.Store(t.ID(), mark)
-	defer e.inPlace.CompareAndDelete(t.ID(), mark)
-
 	run := r
 	setCall(&run, abi, uint64(uint32(nr)), args)
 	mask, err := t.SigMask()
 	if err != nil {
 		return err
 	}
-	// No handler may run before the call is made: it would see, and its return
-	// would bring back, registers that are not the program's.
-	if err := t.SetSigMask(tracee.AllSignals); err != nil {
+	err = e.toEntry(t, abi, run)
+	if errors.Is(err, errDiverted) {
+		return errors.Join(resume(t, r), tracee.ErrGone) // it makes its call there
+	}
+	if err != nil {
 		return err
 	}
-	if err := t.SetRegs(run); err != nil {
-		return err
-	}
-	if err := toSyscall(t); err != nil { // entry
-		return err
-	}
+	mark := new(byte) // ours, not that of the thread's next call
+	e.inPlace.Store(t.ID(), mark)
+	defer e.inPlace.CompareAndDelete(t.ID(), mark)
 	if err := t.SetSigMask(mask); err != nil {
 		return err
 	}
@@ -213,6 +208,29 @@ func (e *engine) runHeld(n listener.Notification, abi fdcall.ABI, t *tracee.Thre
 
 // errAgain says that the thread is to make its own call once more.
 var errAgain = errors.New("make the call again")
+
+// toEntry lets a held thread, with the registers r in front of a call site,
+// begin its call, with all signals blocked. It fails with errDiverted if the
+// site has been diverted since the thread came there: what the thread would
+// meet first is another call, in the image.
+func (e *engine) toEntry(t *tracee.Thread, abi fdcall.ABI, r tracee.Regs) error {
+	leave, ok := e.keepSite(t.ID(), abi, r.Rip)
+	if !ok {
+		return errDiverted
+	}
+	defer leave()
+	// No handler may run before the call is made: it would see, and its return
+	// would bring back, registers that are not the program's.
+	if err := t.SetSigMask(tracee.AllSignals); err != nil {
+		return err
+	}
+	if err := t.SetRegs(r); err != nil {
+		return err
+	}
+	return toSyscall(t)
+}
+
+var errDiverted = errors.New("the call site has been diverted")
 
 // toSyscall lets the thread go on to its next system call stop.
 func toSyscall(t *tracee.Thread) error {
@@ -248,7 +266,7 @@ func (e *engine) settle(t *tracee.Thread, abi fdcall.ABI, j job, site tracee.Reg
 	asked := j.asked&fdcall.Cloexec != 0 || c.Class == fdcall.Always || c.FlagsArg != fdcall.NoFlags && uint32(args[c.FlagsArg])&c.CloexecBits != 0
 	number := uint64(uint32(e.table.ByID("fcntl F_DUPFD").Nr[abi]))
 	fcntl := func(fd uint32, op int, arg uint64) (int64, error) {
-		r, err := inject(t, abi, site, number, uint64(fd), uint64(op), arg)
+		r, err := e.inject(t, abi, site, number, uint64(fd), uint64(op), arg)
 		return int64(int32(r)), err
 	}
 	if !asked {
@@ -401,7 +419,7 @@ func (e *engine) move(t *tracee.Thread, m *tracee.Memory, abi fdcall.ABI, site t
 			if fd < 0 {
 				continue
 			}
-			if _, err := inject(t, abi, site, uint64(uint32(e.closeNr(abi))), uint64(d.fd)); err != nil {
+			if _, err := e.inject(t, abi, site, uint64(uint32(e.closeNr(abi))), uint64(d.fd)); err != nil {
 				return result, err
 			}
 			if d.at == 0 {
@@ -422,26 +440,27 @@ func (e *engine) closeNr(abi fdcall.ABI) int32 {
 	return map[fdcall.ABI]int32{fdcall.AMD64: unix.SYS_CLOSE, fdcall.X32: unix.SYS_CLOSE | x32Bit, fdcall.I386: 6}[abi]
 }
 
-// inject makes the stopped thread run one more call at its call site, with
-// signals blocked. The registers are the caller's to restore.
-func inject(t *tracee.Thread, abi fdcall.ABI, site tracee.Regs, nr uint64, args ...uint64) (uint64, error) {
+// inject makes the stopped thread run one more call at its call site, or at the
+// stub's if that has been diverted, with signals blocked. The registers are the
+// caller's to restore.
+func (e *engine) inject(t *tracee.Thread, abi fdcall.ABI, site tracee.Regs, nr uint64, args ...uint64) (uint64, error) {
 	mask, err := t.SigMask()
 	if err != nil {
-		return 0, err
-	}
-	if err := t.SetSigMask(tracee.AllSignals); err != nil {
 		return 0, err
 	}
 	var six [6]uint64
 	copy(six[:], args)
 	setCall(&site, abi, nr, six)
-	if err := t.SetRegs(site); err != nil {
+	err = e.toEntry(t, abi, site)
+	if errors.Is(err, errDiverted) {
+		site.Rip = uint64(e.Base) + uint64(e.issued) - syscallLen
+		err = e.toEntry(t, abi, site)
+	}
+	if err != nil {
 		return 0, err
 	}
-	for range 2 {
-		if err := toSyscall(t); err != nil {
-			return 0, err
-		}
+	if err := toSyscall(t); err != nil { // exit
+		return 0, err
 	}
 	r, err := t.Regs()
 	if err != nil {
