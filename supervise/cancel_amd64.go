@@ -91,9 +91,9 @@ func (e *engine) clear(tid int) error {
 	return e.mark(tid, m, image.Cleared)
 }
 
-// maxLanding bounds the wait for another thread's landing: what is mapped there
-// may be the program's own.
-const maxLanding = 50
+// maxLanding bounds the wait for another thread's landing, to 0.1 s: what is
+// mapped there may be the program's own.
+const maxLanding = 500
 
 // mapped reports whether there is memory where the image of tid would be.
 func (e *engine) mapped(tid int) bool {
@@ -222,8 +222,7 @@ func (c *clearing) mayBeInside(tid int) bool {
 	if err != nil {
 		return false
 	}
-	// One that has landed waits for an answer of ours, and is sent to its call.
-	return c.image().has(pc) || c.cave().has(pc) && pc != c.cave().start+c.told
+	return c.image().has(pc) || c.cave().has(pc)
 }
 
 // maxSteps bounds the instructions that a thread makes on its way out.
@@ -297,7 +296,7 @@ func (c *clearing) steps(r tracee.Regs) bool {
 	if c.mem.Read(r.Rip, b) != nil {
 		return false
 	}
-	return !bytes.Equal(b, []byte{0x0f, 0x05}) || c.image().has(r.Rip) && slices.Contains(quickCalls, r.Rax)
+	return !bytes.Equal(b, syscallCode) || c.image().has(r.Rip) && slices.Contains(quickCalls, r.Rax)
 }
 
 // quickCalls are calls that the stub makes before or after the program's, and
