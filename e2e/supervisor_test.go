@@ -38,28 +38,9 @@ func TestSupervisorKilled(t *testing.T) {
 			var ended error
 			end := make(chan struct{})
 			go func() { ended = cmd.Wait(); close(end) }()
-			over := func() bool {
-				select {
-				case <-end:
-					return true
-				default:
-					return false
-				}
-			}
-			killed := 0
-			for last := 0; killed < kills && !over(); {
-				pid := supervisorOf(cmd.Process.Pid)
-				// One of four is killed while it serves, the others when they
-				// are somewhere in their first milliseconds.
-				if pid == 0 || pid == last || killed%serving == 0 && !serves(pid) {
-					time.Sleep(time.Millisecond)
-					continue
-				}
-				time.Sleep(time.Duration(killed%20) * time.Millisecond)
-				if syscall.Kill(pid, syscall.SIGKILL) == nil {
-					killed, last = killed+1, pid
-				}
-			}
+			// One of four is killed while it serves, the others when they are
+			// somewhere in their first milliseconds.
+			killed := killSupervisors(cmd.Process.Pid, kills, end, func(i, pid int) bool { return i%serving != 0 || serves(pid) })
 			input.Close() // the program ends
 			if <-end; ended != nil {
 				t.Errorf("%v\n%s", ended, tail(errs.String()))
@@ -87,6 +68,66 @@ func TestSupervisorKilled(t *testing.T) {
 			}
 		})
 	}
+}
+
+// Calls that run in place while their supervisor is killed go on waiting, with
+// their thread's signals and registers, and are cancelled as ever.
+func TestSupervisorKilledWhileCallsBlock(t *testing.T) {
+	for _, m := range []mode{cloexec, moved, noPatch} {
+		t.Run(m.name, func(t *testing.T) {
+			t.Parallel()
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			defer cancel()
+			cmd, summary := m.command(ctx, t, cxx.compile(t, "unwind.cc"))
+			var errs bytes.Buffer
+			cmd.Stderr = &errs
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
+			}
+			var ended error
+			end := make(chan struct{})
+			go func() { ended = cmd.Wait(); close(end) }()
+			// Less would be too little for a successor that has to plan all of libc
+			// before it can let the first thread be cancelled.
+			const kills, life = 30, 100 * time.Millisecond
+			killed := killSupervisors(cmd.Process.Pid, kills, end, func(_, pid int) bool {
+				time.Sleep(life)
+				return serves(pid)
+			})
+			if <-end; ended != nil {
+				t.Errorf("after %d supervisors: %v\n%s", killed, ended, tail(errs.String()))
+			}
+			s, err := readSummary(summary)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if killed < kills {
+				t.Errorf("%d supervisors killed, want %d; %d have served", killed, kills, s.Supervisors)
+			}
+		})
+	}
+}
+
+// killSupervisors kills the supervisors of a front one after the other, most at
+// most, each when it is time, until the front has ended. It returns how many.
+func killSupervisors(front, most int, end <-chan struct{}, isTime func(i, pid int) bool) (killed int) {
+	for last := 0; killed < most; {
+		select {
+		case <-end:
+			return killed
+		default:
+		}
+		pid := supervisorOf(front)
+		if pid == 0 || pid == last || !isTime(killed, pid) {
+			time.Sleep(time.Millisecond)
+			continue
+		}
+		time.Sleep(time.Duration(killed%20) * time.Millisecond)
+		if syscall.Kill(pid, syscall.SIGKILL) == nil {
+			killed, last = killed+1, pid
+		}
+	}
+	return killed
 }
 
 // supervisorOf finds the supervisor among the children of a front, or 0.

@@ -82,14 +82,8 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 	if !e.listener.Valid(n.ID) {
 		return nil, tracee.Regs{}, tracee.ErrGone
 	}
-	t, err := tracee.Seize(tid)
-	if err != nil {
-		return nil, tracee.Regs{}, err
-	}
-	e.awaited.add(tid)
-	restart := e.listener.Restart(n.ID)
-	stop, sig, err := t.Stopped()
-	e.awaited.remove(tid)
+	var restart error
+	t, stop, sig, err := e.attach(tid, func() { restart = e.listener.Restart(n.ID) })
 	if err != nil {
 		return nil, tracee.Regs{}, err
 	}

@@ -7,7 +7,6 @@ import (
 	"os"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -41,15 +40,15 @@ func (e *engine) cancels(n listener.Notification) {
 		time.Sleep(detaching)
 	}
 	defer e.clears.Delete(process)
-	if err := e.clear(tid); err != nil && !errors.Is(err, tracee.ErrGone) {
+	if err := e.clear(tid, e.ledger.of(n.ID)); err != nil && !errors.Is(err, tracee.ErrGone) {
 		e.complain(fmt.Errorf("prepare process %d for thread cancellation: %w", tid, err))
 	}
 	e.answer(e.listener.Continue(n.ID))
 }
 
 // clear takes all threads of tid's process out of the image, once, but for tid
-// itself, which waits for us.
-func (e *engine) clear(tid int) error {
+// itself, which waits for us; f is where its notification is.
+func (e *engine) clear(tid int, f *flight) error {
 	h, ok := e.header(tid)
 	for i := 0; !ok && i < maxLanding && e.mapped(tid); i++ {
 		time.Sleep(detaching) // another thread lands
@@ -63,7 +62,7 @@ func (e *engine) clear(tid int) error {
 		return err
 	}
 	defer m.Close()
-	c := clearing{engine: e, mem: m}
+	c := clearing{engine: e, mem: m, flight: f}
 	if c.vdso, err = tracee.VDSO(tid); err != nil {
 		return err
 	}
@@ -91,9 +90,9 @@ func (e *engine) clear(tid int) error {
 	return e.mark(tid, m, image.Cleared)
 }
 
-// maxLanding bounds the wait for another thread's landing, to 0.1 s: what is
-// mapped there may be the program's own.
-const maxLanding = 500
+// maxLanding bounds the wait for another thread's landing: what is mapped there
+// may be the program's own.
+const maxLanding = 100
 
 // mapped reports whether there is memory where the image of tid would be.
 func (e *engine) mapped(tid int) bool {
@@ -171,6 +170,7 @@ type clearing struct {
 	mem      *tracee.Memory
 	vdso     uint64
 	diverted []span // code outside of the image that leads there
+	flight   *flight
 }
 
 func (c *clearing) image() span { return span{uint64(c.Base), uint64(c.Base) + image.Size} }
@@ -201,8 +201,7 @@ func (c *clearing) thread(tid int) error {
 
 // mayBeInside reports whether a thread runs, or is blocked in a call that our
 // code in its process has made, or is held: it may be sent there, unless its
-// call is run in place. /proc/TID/syscall ends with the stack pointer and the
-// program counter of a thread that does not run.
+// call is run in place.
 func (c *clearing) mayBeInside(tid int) bool {
 	if _, ok := c.inPlace.Load(tid); ok {
 		return false
@@ -210,20 +209,12 @@ func (c *clearing) mayBeInside(tid int) bool {
 	if ours(tid, false) {
 		return true
 	}
-	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/syscall", tid))
-	if err != nil {
-		return false
-	}
-	fields := strings.Fields(string(b))
-	if len(fields) < 3 {
-		return true // running
-	}
-	pc, err := strconv.ParseUint(fields[len(fields)-1], 0, 64)
-	if err != nil {
-		return false
-	}
-	return c.image().has(pc) || c.cave().has(pc)
+	_, pc, waits := tracee.Where(tid)
+	return !waits || c.image().has(pc) || c.cave().has(pc)
 }
+
+// stepping blocks all signals but the one with which single steps end.
+const stepping = tracee.AllSignals &^ (1 << (unix.SIGTRAP - 1))
 
 // maxSteps bounds the instructions that a thread makes on its way out.
 const maxSteps = 4096
@@ -232,13 +223,7 @@ const maxSteps = 4096
 // program's own instruction for that; if it comes from one, it goes on to the
 // program, instruction by instruction. Signals have to wait meanwhile.
 func (c *clearing) takeOut(tid int) error {
-	t, err := tracee.Seize(tid)
-	if err != nil {
-		return err
-	}
-	c.awaited.add(tid)
-	stop, sig, err := t.Stopped()
-	c.awaited.remove(tid)
+	t, stop, sig, err := c.attach(tid, func() {})
 	if err != nil {
 		return err
 	}
@@ -268,7 +253,11 @@ func (c *clearing) takeOut(tid int) error {
 		if !blocked {
 			// Single steps end with a SIGTRAP, which must not be blocked: the kernel
 			// would reset its handler (force_sig_info_to_task in kernel/signal.c).
-			if err := t.SetSigMask(tracee.AllSignals &^ (1 << (unix.SIGTRAP - 1))); err != nil {
+			if c.flight != nil {
+				c.flight.held.begin(tid, state{mask: mask})
+				defer c.flight.held.end(tid)
+			}
+			if err := t.SetSigMask(stepping); err != nil {
 				return err
 			}
 			blocked = true

@@ -228,11 +228,14 @@ func (c *carrying) carry() error {
 	}
 	const userCS = 0x33 // __USER_CS, 64-bit code (arch/x86/include/asm/segment.h)
 	r.Rsp, r.Rip, r.Rcx, r.Cs = sp, uint64(c.Base+c.sysletAt), uint64(c.Base), userCS
+	if err := c.thread.SetRegs(r); err != nil {
+		return err
+	}
 	// From here on it restores its own mask, and needs us no more.
 	if err := c.thread.SetSigMask(tracee.AllSignals); err != nil {
 		return err
 	}
-	return resume(c.thread, r)
+	return c.thread.Detach(0)
 }
 
 // planned returns the call for the helper: with the flags that the policy wants,

@@ -54,6 +54,7 @@ type engine struct {
 	clears  sync.Map     // process: its threads are being taken out of its image
 	inPlace sync.Map     // tid: a call of this thread is being run in place
 	blocked atomic.Int32 // how many there are
+	orphans sync.Map     // tid: the state of a thread that a supervisor held when it died
 	ready   sync.Map     // tid: its call at this instruction has waited with its signal mask
 }
 
@@ -152,7 +153,7 @@ func (e *engine) serve(stop *os.File, left []*flight) error {
 }
 
 // recover takes over what a supervisor that died has left behind, and returns
-// the notifications among it that still wait for an answer.
+// what of it is left to do for workers.
 func (e *engine) recover() (left []*flight) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -162,6 +163,10 @@ func (e *engine) recover() (left []*flight) {
 		f.share.end(e.cpus)
 		n := f.notice
 		switch {
+		case f.held.tid.Load() != 0:
+			left = append(left, f)
+			s := f.held.state
+			e.orphans.Store(int(f.held.tid.Load()), &s)
 		case n.ID == 0, !e.listener.Valid(n.ID): // answered, or dead
 			f.drop()
 		case f.tries.Add(1) > maxTries:

@@ -2,6 +2,7 @@ package supervise_test
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -76,12 +77,7 @@ func (h testHandler) Handle(ev *supervise.Event) supervise.Decision {
 	case unix.SYS_GETPPID:
 		return supervise.Run(unix.SYS_FCNTL, [6]uint64{0, unix.F_GETFD})
 	case unix.SYS_READV:
-		if info, err := h.file.Stat(); err == nil && info.Size() > 0 { // the first supervisor
-			if err := h.file.Truncate(0); err == nil {
-				unix.Kill(os.Getpid(), unix.SIGKILL)
-			}
-		}
-		return supervise.Continue().Watch(ev, nil, nil)
+		return h.readOrDie(ev)
 	case unix.SYS_UNAME:
 		return supervise.Continue().Watch(ev, nil, func(a *supervise.Attached, result int64) int64 {
 			if result == 0 {
@@ -93,6 +89,35 @@ func (h testHandler) Handle(ev *supervise.Event) supervise.Decision {
 		})
 	}
 	return supervise.Continue()
+}
+
+// watched is added to the result of a call that a handler has watched to its end.
+const watched = 1000
+
+// readOrDie has a readv of one piece made as a read. The first supervisor dies
+// with the call in hand, the second one while it blocks.
+func (h testHandler) readOrDie(ev *supervise.Event) supervise.Decision {
+	die := func() { unix.Kill(os.Getpid(), unix.SIGKILL) }
+	iovec := make([]byte, 16)
+	info, err := h.file.Stat()
+	if err = errors.Join(err, ev.Read(ev.Args[1], iovec)); err != nil {
+		return supervise.Fail(unix.EIO)
+	}
+	const second = 1
+	switch size := info.Size(); {
+	case size > second:
+		if h.file.Truncate(second) == nil {
+			die()
+		}
+	case size == second:
+		if h.file.Truncate(0) == nil {
+			time.AfterFunc(50*time.Millisecond, die)
+		}
+	}
+	args := [6]uint64{ev.Args[0], binary.LittleEndian.Uint64(iovec), binary.LittleEndian.Uint64(iovec[8:])}
+	return supervise.Run(unix.SYS_READ, args).Watch(ev, nil, func(_ *supervise.Attached, result int64) int64 {
+		return result + watched
+	})
 }
 
 // handled makes the calls that the handler decides about, and returns 0 if
@@ -178,9 +203,9 @@ func handled(what string) int {
 	return 0
 }
 
-// readWhileOthersCall blocks in a call that the supervisor dies of when it has
-// it in hand, and which its successor runs in place, while another thread makes
-// calls that have to be answered before the first can return.
+// readWhileOthersCall blocks in a call that two supervisors die of (see
+// readOrDie), while another thread makes calls that have to be answered before
+// the first can return.
 func readWhileOthersCall() error {
 	var p [2]int
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
@@ -192,12 +217,12 @@ func readWhileOthersCall() error {
 	go func() {
 		b := make([]byte, 2)
 		n, err := unix.Readv(p[0], [][]byte{b})
-		if err == nil && n != 1 {
+		if err == nil && n != 1+watched {
 			err = fmt.Errorf("readv read %d bytes", n)
 		}
 		read <- err
 	}()
-	for range 100 {
+	for range 300 {
 		fd, err := unix.Dup(2)
 		if err != nil {
 			return err

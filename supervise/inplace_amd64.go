@@ -1,6 +1,7 @@
 package supervise
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -169,6 +170,10 @@ func (e *engine) runHeld(n listener.Notification, abi fdcall.ABI, t *tracee.Thre
 	if err != nil {
 		return err
 	}
+	if f := e.ledger.of(n.ID); f != nil {
+		f.held.begin(t.ID(), state{mask: mask, own: r, run: run})
+		defer f.held.end(t.ID())
+	}
 	err = e.toEntry(t, abi, run)
 	if errors.Is(err, errDiverted) {
 		return errors.Join(resume(t, r), tracee.ErrGone) // it makes its call there
@@ -231,6 +236,41 @@ func (e *engine) toEntry(t *tracee.Thread, abi fdcall.ABI, r tracee.Regs) error 
 }
 
 var errDiverted = errors.New("the call site has been diverted")
+
+// keepSite keeps a call site of tid's process from being diverted until leave
+// is called, or reports that it has been diverted. Sites of other processes at
+// the same address are kept as well: nothing cheap tells who shares memory.
+func (e *engine) keepSite(tid int, abi fdcall.ABI, site uint64) (leave func(), ok bool) {
+	if abi != native {
+		return func() {}, true // never diverted
+	}
+	e.images.Lock()
+	defer e.images.Unlock()
+	if e.diverted(tid, site) {
+		return nil, false
+	}
+	e.kept[site]++
+	return func() {
+		e.images.Lock()
+		defer e.images.Unlock()
+		if e.kept[site]--; e.kept[site] == 0 {
+			delete(e.kept, site)
+		}
+	}, true
+}
+
+// diverted reports whether a call site of tid's process leads to its image.
+func (e *engine) diverted(tid int, site uint64) bool {
+	m, err := tracee.OpenMemory(tid)
+	if err != nil {
+		return false
+	}
+	defer m.Close()
+	b := make([]byte, syscallLen)
+	return m.Read(site, b) == nil && !bytes.Equal(b, syscallCode)
+}
+
+var syscallCode = []byte{0x0f, 0x05}
 
 // toSyscall lets the thread go on to its next system call stop.
 func toSyscall(t *tracee.Thread) error {

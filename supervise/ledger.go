@@ -32,6 +32,7 @@ type flight struct {
 	tries  atomic.Uint32 // supervisors that have had this notification in hand
 	notice listener.Notification
 	share  share
+	held   held
 }
 
 const (

@@ -180,41 +180,6 @@ func (e *engine) patchSite(n listener.Notification, c *fdcall.Call, m *tracee.Me
 	return thunk, false, m.Write(uint64(thunk)+image.UnroutableAt, []byte{1})
 }
 
-// keepSite keeps a call site of tid's process from being diverted until leave
-// is called, or reports that it has been diverted. Sites of other processes at
-// the same address are kept as well: nothing cheap tells who shares memory.
-func (e *engine) keepSite(tid int, abi fdcall.ABI, site uint64) (leave func(), ok bool) {
-	if abi != native {
-		return func() {}, true // never diverted
-	}
-	e.images.Lock()
-	defer e.images.Unlock()
-	if e.diverted(tid, site) {
-		return nil, false
-	}
-	e.kept[site]++
-	return func() {
-		e.images.Lock()
-		defer e.images.Unlock()
-		if e.kept[site]--; e.kept[site] == 0 {
-			delete(e.kept, site)
-		}
-	}, true
-}
-
-// diverted reports whether a call site of tid's process leads to its image.
-func (e *engine) diverted(tid int, site uint64) bool {
-	m, err := tracee.OpenMemory(tid)
-	if err != nil {
-		return false
-	}
-	defer m.Close()
-	b := make([]byte, syscallLen)
-	return m.Read(site, b) == nil && !bytes.Equal(b, syscallCode)
-}
-
-var syscallCode = []byte{0x0f, 0x05}
-
 // keptOut reports whether the call c must not be made in the image with the
 // header h; c may be nil.
 func keptOut(h image.Header, c *fdcall.Call) bool {

@@ -38,8 +38,8 @@ func (w *workers) start() {
 	go w.work()
 }
 
-// resume handles a notification that a supervisor before us had in hand. It
-// may take for ever, as any may, so each has a thread of its own.
+// resume goes on with what a supervisor before us had in hand. It may take for
+// ever, as any notification may, so each has a thread of its own.
 func (w *workers) resume(f *flight) {
 	w.all.Add(1)
 	go func() {
@@ -47,7 +47,13 @@ func (w *workers) resume(f *flight) {
 		runtime.LockOSThread()
 		defer runtime.UnlockOSThread()
 		defer f.drop()
-		w.handle(f.notice)
+		if tid := int(f.held.tid.Load()); tid != 0 {
+			w.adopt(tid)
+			f.held.end(tid)
+		}
+		if n := f.notice; n.ID != 0 && w.listener.Valid(n.ID) {
+			w.handle(n)
+		}
 		f.share.end(w.cpus)
 	}()
 }

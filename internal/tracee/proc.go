@@ -248,8 +248,9 @@ func Executable(tid int) (string, error) {
 
 // Status is what /proc/PID/status tells that matters here.
 type Status struct {
-	TGID   int
-	Tracer int // 0: nobody traces it
+	TGID    int
+	Tracer  int // 0: nobody traces it
+	Blocked SigMask
 }
 
 // ReadStatus reads the status of thread tid.
@@ -262,14 +263,35 @@ func ReadStatus(tid int) (Status, error) {
 	var s Status
 	for line := range strings.Lines(string(b)) {
 		key, value, _ := strings.Cut(line, ":")
-		field := map[string]*int{
-			"Tgid": &s.TGID, "TracerPid": &s.Tracer,
-		}[key]
-		if field != nil {
-			*field, _ = strconv.Atoi(strings.TrimSpace(value))
+		value = strings.TrimSpace(value)
+		switch key {
+		case "Tgid":
+			s.TGID, _ = strconv.Atoi(value)
+		case "TracerPid":
+			s.Tracer, _ = strconv.Atoi(value)
+		case "SigBlk":
+			blocked, _ := strconv.ParseUint(value, 16, 64)
+			s.Blocked = SigMask(blocked)
 		}
 	}
 	return s, nil
+}
+
+// Where returns the stack pointer and the program counter of thread tid, if it
+// does not run (proc_pid_syscall(5)).
+func Where(tid int) (sp, pc uint64, ok bool) {
+	var buf [256]byte
+	b, err := readSmall(tid, "syscall", buf[:])
+	if err != nil {
+		return 0, 0, false
+	}
+	fields := strings.Fields(string(b)) // "running", or a number, arguments, and these
+	if len(fields) < 3 {
+		return 0, 0, false
+	}
+	sp, errSP := strconv.ParseUint(fields[len(fields)-2], 0, 64)
+	pc, errPC := strconv.ParseUint(fields[len(fields)-1], 0, 64)
+	return sp, pc, errSP == nil && errPC == nil
 }
 
 // Alone reports whether no other thread can run in the address space of tid

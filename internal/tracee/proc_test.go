@@ -3,10 +3,13 @@ package tracee
 import (
 	"os"
 	"os/exec"
+	"runtime"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseMapping(t *testing.T) {
@@ -96,6 +99,9 @@ func TestStatus(t *testing.T) {
 	if s.TGID != os.Getpid() || s.Tracer != 0 {
 		t.Errorf("status %+v", s)
 	}
+	if s.Blocked != 0 {
+		t.Errorf("blocked signals %#x", s.Blocked)
+	}
 	if Alone(os.Getpid()) {
 		t.Error("the Go runtime has one thread only")
 	}
@@ -104,6 +110,53 @@ func TestStatus(t *testing.T) {
 	}
 	if _, err := ReadStatus(1 << 30); err == nil {
 		t.Error("a thread that cannot be has a status")
+	}
+}
+
+func TestStatusOfBlockedSignals(t *testing.T) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	var now, before unix.Sigset_t
+	now.Val[0] = 1<<(unix.SIGUSR1-1) | 1<<(64-1)
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &now, &before); err != nil {
+		t.Fatal(err)
+	}
+	s, err := ReadStatus(unix.Gettid())
+	if err := unix.PthreadSigmask(unix.SIG_SETMASK, &before, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err != nil || s.Blocked != SigMask(now.Val[0]) {
+		t.Errorf("blocked signals %#x, want %#x: %v", s.Blocked, now.Val[0], err)
+	}
+}
+
+func TestWhere(t *testing.T) {
+	c := exec.Command("sleep", "100")
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer c.Wait()
+	defer c.Process.Kill()
+	inside := func(address uint64, what func(*Mapping) bool) bool {
+		maps, err := Maps(c.Process.Pid)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return slices.ContainsFunc(maps, func(m Mapping) bool { return address >= m.Start && address < m.End && what(&m) })
+	}
+	for range 1000 { // until it sleeps
+		sp, pc, ok := Where(c.Process.Pid)
+		if ok && inside(pc, (*Mapping).Executable) && inside(sp, func(m *Mapping) bool { return m.Path == "[stack]" }) {
+			break
+		}
+		time.Sleep(time.Millisecond)
+	}
+	sp, pc, ok := Where(c.Process.Pid)
+	if !ok || !inside(pc, (*Mapping).Executable) || !inside(sp, func(m *Mapping) bool { return m.Path == "[stack]" }) {
+		t.Errorf("stack pointer %#x, program counter %#x, %v", sp, pc, ok)
+	}
+	if _, _, ok := Where(1 << 30); ok {
+		t.Error("a thread that cannot be is somewhere")
 	}
 }
 
