@@ -141,6 +141,16 @@ func TestListenerGetsTheTrappedCall(t *testing.T) {
 			if status := wait(t, p); status.ExitStatus() != 42 {
 				t.Errorf("status %#x, want exit status 42", status)
 			}
+			received := make(chan error, 1)
+			go func() { received <- l.Receive(&n) }()
+			select {
+			case err := <-received:
+				if !errors.Is(err, listener.ErrDone) {
+					t.Errorf("without a process: %v, want %v", err, listener.ErrDone)
+				}
+			case <-time.After(time.Second):
+				t.Log("a kernel before 6.11: it waits on")
+			}
 		})
 	}
 }

@@ -90,17 +90,23 @@ func (l *Listener) SyncWakeUp() error {
 }
 
 // Receive waits for a notification, which the kernel writes to n. It returns
-// ErrNothing when there is none after all: the calling thread got a signal, the
-// trapped thread was killed, or no process is left (kernels before 6.11 wait
-// on then: see Watch). It may be called from several threads; each
-// notification is received by one.
+// ErrNothing when there is none after all: the calling thread got a signal, or
+// the trapped thread was killed; and ErrDone when no process is left (kernels
+// before 6.11 wait on then: see Watch). It may be called from several threads;
+// each notification is received by one.
 func (l *Listener) Receive(n *Notification) error {
 	*n = Notification{} // or the kernel refuses
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifRecv, uintptr(unsafe.Pointer(n)))
 	switch errno {
 	case 0:
 		return nil
-	case unix.ENOENT, unix.EINTR:
+	case unix.ENOENT:
+		poll := []unix.PollFd{{Fd: int32(l.file.Fd())}}
+		if _, err := unix.Poll(poll, 0); err == nil && poll[0].Revents&unix.POLLHUP != 0 {
+			return ErrDone
+		}
+		return ErrNothing
+	case unix.EINTR:
 		return ErrNothing
 	}
 	return fmt.Errorf("receive a trapped call: %w", errno)
