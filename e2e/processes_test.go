@@ -15,6 +15,11 @@ func TestProcesses(t *testing.T) {
 	each(t, "processes.c", amd64Builds, []mode{bare, cloexec, moved, noPatch}, selfChecking)
 }
 
+// A thread is kept on one processor while it is held, and not longer.
+func TestProcessors(t *testing.T) {
+	each(t, "processors.c", []build{glibc, musl}, []mode{bare, cloexec, moved}, selfChecking)
+}
+
 // Killed, stopped and exiting processes and threads.
 func TestDeath(t *testing.T) {
 	each(t, "death.c", amd64Builds, []mode{bare, cloexec, noPatch}, selfChecking)

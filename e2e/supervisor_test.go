@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -26,27 +27,11 @@ func TestSupervisorKilled(t *testing.T) {
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
 			cmd, summary := m.command(ctx, t, program)
-			var out, errs bytes.Buffer
-			cmd.Stdout, cmd.Stderr = &out, &errs
-			input, err := cmd.StdinPipe()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var ended error
-			end := make(chan struct{})
-			go func() { ended = cmd.Wait(); close(end) }()
 			// One of four is killed while it serves, the others when they are
 			// somewhere in their first milliseconds.
-			killed := killSupervisors(cmd.Process.Pid, kills, end, func(i, pid int) bool { return i%serving != 0 || serves(pid) })
-			input.Close() // the program ends
-			if <-end; ended != nil {
-				t.Errorf("%v\n%s", ended, tail(errs.String()))
-			}
-			if killed < kills {
-				t.Fatalf("killed %d supervisors, want %d\n%s", killed, kills, tail(errs.String()))
+			end := startAndKill(t, cmd, kills, func(i, pid int) bool { return i%serving != 0 || serves(pid) })
+			if end.err != nil || end.killed < kills {
+				t.Fatalf("%d of %d supervisors killed: %v\n%s", end.killed, kills, end.err, tail(end.stderr))
 			}
 			s, err := readSummary(summary)
 			if err != nil {
@@ -56,8 +41,8 @@ func TestSupervisorKilled(t *testing.T) {
 				t.Errorf("%d supervisors have served, %d were killed", s.Supervisors, kills)
 			}
 			var made, without, programs, withoutFlags uint64
-			if _, err := fmt.Sscan(out.String(), &made, &without, &programs, &withoutFlags); err != nil {
-				t.Fatalf("%q: %v", out.String(), err)
+			if _, err := fmt.Sscan(end.stdout, &made, &without, &programs, &withoutFlags); err != nil {
+				t.Fatalf("%q: %v", end.stdout, err)
 			}
 			t.Logf("%d descriptors, %d without the flag; %d programs, %d with such descriptors; counted as not enforced: %d",
 				made, without, programs, withoutFlags, s.Missed())
@@ -78,56 +63,67 @@ func TestSupervisorKilledWhileCallsBlock(t *testing.T) {
 			t.Parallel()
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			defer cancel()
-			cmd, summary := m.command(ctx, t, cxx.compile(t, "unwind.cc"))
-			var errs bytes.Buffer
-			cmd.Stderr = &errs
-			if err := cmd.Start(); err != nil {
-				t.Fatal(err)
-			}
-			var ended error
-			end := make(chan struct{})
-			go func() { ended = cmd.Wait(); close(end) }()
+			cmd, _ := m.command(ctx, t, cxx.compile(t, "unwind.cc"), "until standard input ends")
 			// Less would be too little for a successor that has to plan all of libc
 			// before it can let the first thread be cancelled.
 			const kills, life = 30, 100 * time.Millisecond
-			killed := killSupervisors(cmd.Process.Pid, kills, end, func(_, pid int) bool {
+			end := startAndKill(t, cmd, kills, func(_, pid int) bool {
 				time.Sleep(life)
 				return serves(pid)
 			})
-			if <-end; ended != nil {
-				t.Errorf("after %d supervisors: %v\n%s", killed, ended, tail(errs.String()))
-			}
-			s, err := readSummary(summary)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if killed < kills {
-				t.Errorf("%d supervisors killed, want %d; %d have served", killed, kills, s.Supervisors)
+			if end.err != nil || end.killed < kills {
+				t.Errorf("%d of %d supervisors killed: %v\n%s", end.killed, kills, end.err, tail(end.stderr))
 			}
 		})
 	}
 }
 
-// killSupervisors kills the supervisors of a front one after the other, most at
-// most, each when it is time, until the front has ended. It returns how many.
-func killSupervisors(front, most int, end <-chan struct{}, isTime func(i, pid int) bool) (killed int) {
-	for last := 0; killed < most; {
+// ending is how a command ended whose supervisors were killed.
+type ending struct {
+	killed         int
+	err            error
+	stdout, stderr string
+}
+
+// startAndKill starts a command and kills its supervisors one after the other,
+// each when it is time. After the last one the program's standard input ends,
+// and with it the program.
+func startAndKill(t *testing.T, cmd *exec.Cmd, kills int, isTime func(i, pid int) bool) (e ending) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	input, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	end := make(chan struct{})
+	go func() { e.err = cmd.Wait(); close(end) }()
+	over := func() bool {
 		select {
 		case <-end:
-			return killed
+			return true
 		default:
+			return false
 		}
-		pid := supervisorOf(front)
-		if pid == 0 || pid == last || !isTime(killed, pid) {
+	}
+	for last := 0; e.killed < kills && !over(); {
+		pid := supervisorOf(cmd.Process.Pid)
+		if pid == 0 || pid == last || !isTime(e.killed, pid) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		time.Sleep(time.Duration(killed%20) * time.Millisecond)
+		time.Sleep(time.Duration(e.killed%20) * time.Millisecond)
 		if syscall.Kill(pid, syscall.SIGKILL) == nil {
-			killed, last = killed+1, pid
+			e.killed, last = e.killed+1, pid
 		}
 	}
-	return killed
+	input.Close()
+	<-end
+	e.stdout, e.stderr = out.String(), errs.String()
+	return e
 }
 
 // supervisorOf finds the supervisor among the children of a front, or 0.

@@ -84,6 +84,9 @@ func (e *engine) hold(n listener.Notification) (*tracee.Thread, tracee.Regs, err
 	}
 	var restart error
 	t, stop, sig, err := e.attach(tid, func() { restart = e.listener.Restart(n.ID) })
+	if f := e.ledger.of(n.ID); f != nil {
+		f.share.end(e.cpus)
+	}
 	if err != nil {
 		return nil, tracee.Regs{}, err
 	}

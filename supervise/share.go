@@ -8,10 +8,12 @@ import (
 	"github.com/seed-055cd0c8/indirect/internal/tracee"
 )
 
-// share keeps a thread and the worker that is about to hold it for its program
-// image's first call on one processor. The two take turns: left alone, the scheduler wakes each on a
-// processor that idles, which takes several times longer than to switch to it,
-// and leaves the thread with cold caches.
+// share keeps a thread that waits for its answer, and the worker that is about
+// to hold it for its program image's first call, on one processor until the
+// thread has stopped. The two take turns: left alone, the scheduler wakes each
+// on a processor that idles, which takes several times longer than to switch to
+// it, and leaves the thread with cold caches. It must end before the thread
+// runs, or threads and processes that it creates inherit the one processor.
 //
 // It is in the ledger, so that a successor can give the thread its processors
 // back.

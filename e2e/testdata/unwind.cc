@@ -1,6 +1,7 @@
 // Cancellation of a thread that is blocked in accept, or about to be, runs C++
-// destructors.
+// destructors: many times, or with an argument until standard input ends.
 #include "check.h"
+#include <poll.h>
 #include <pthread.h>
 
 static int listener, destroyed;
@@ -58,7 +59,8 @@ int main(int argc, char **argv)
 	REQUIRE(bind(listener, (struct sockaddr *)&name, sizeof(sa_family_t)) == 0);
 	REQUIRE(listen(listener, 10) == 0);
 	REQUIRE(fcntl(listener, F_SETFD, 0) == 0);
-	for (int i = 0; i < 500; i++)
+	struct pollfd input = {.fd = 0, .events = POLLIN};
+	for (int i = 0; argc > 1 ? poll(&input, 1, 0) == 0 : i < 500; i++)
 		first_cancellation(i % 2 ? argv[0] : NULL, i % 250 * 4);
 	for (int i = 0; i < 10; i++) {
 		pthread_t thread;
