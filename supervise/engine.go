@@ -138,6 +138,7 @@ func (e *engine) serve(stop *os.File, left []*flight) error {
 	for _, f := range left {
 		w.resume(f)
 	}
+	w.rest() // first things first: supervisors that die early would never get to the end of them
 	for range receivers {
 		w.start()
 	}

@@ -118,7 +118,13 @@ func (w *workers) stop() {
 			return true
 		})
 	}
-	const patience = time.Second
+	w.rest()
+}
+
+// rest waits until no worker is left but those whose thread blocks in its call,
+// a second at most.
+func (w *workers) rest() {
+	const pause, patience = time.Millisecond, time.Second
 	for start := time.Now(); w.all.Load() > w.blocked.Load() && time.Since(start) < patience; {
 		time.Sleep(pause)
 	}
