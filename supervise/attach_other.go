@@ -40,7 +40,7 @@ func (e *engine) singlePlans() map[*fdcall.Call]fdcall.Plan                     
 func (e *engine) cancels(listener.Notification)                                 {}
 func (e *engine) tells(listener.Notification) bool                              { return false }
 func (e *engine) landed(listener.Notification)                                  {}
-func (e *engine) adopt(int)                                                     {}
+func (e *engine) restore(int)                                                   {}
 func (e *engine) setArena(int, uint64) int64                                    { return 0 }
 func (e *engine) beforeFilter(listener.Notification)                            {}
 func (e *engine) noteFilter(int) error                                          { return nil }

@@ -31,8 +31,8 @@ func (e *engine) attach(tid int, wake func()) (t *tracee.Thread, stop tracee.Sto
 	return t, stop, sig, err
 }
 
-// adopt attaches to an orphan for a moment, unless another worker does.
-func (e *engine) adopt(tid int) {
+// restore attaches to an orphan for a moment, unless another worker does.
+func (e *engine) restore(tid int) {
 	s, ok := e.orphans.Load(tid)
 	if !ok {
 		return

@@ -48,7 +48,7 @@ func (w *workers) resume(f *flight) {
 		defer runtime.UnlockOSThread()
 		defer f.drop()
 		if tid := int(f.held.tid.Load()); tid != 0 {
-			w.adopt(tid)
+			w.restore(tid)
 			f.held.end(tid)
 		}
 		if n := f.notice; n.ID != 0 && w.listener.Valid(n.ID) {
