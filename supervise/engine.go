@@ -163,22 +163,24 @@ func (e *engine) recover() (left []*flight) {
 		f.adopt()
 		f.share.end(e.cpus)
 		n := f.notice
-		switch {
-		case f.held.tid.Load() != 0:
-			left = append(left, f)
-			s := f.held.state
-			e.orphans.Store(int(f.held.tid.Load()), &s)
-		case n.ID == 0, !e.listener.Valid(n.ID): // answered, or dead
-			f.drop()
-		case f.tries.Add(1) > maxTries:
+		waits := n.ID != 0 && e.listener.Valid(n.ID) // otherwise it is answered, or dead
+		if waits && f.tries.Add(1) > maxTries {
 			var c *fdcall.Call
 			if abi, nr, ok := abiOf(n); ok {
 				c = e.table.Lookup(abi, nr, &n.Args)
 			}
 			e.pass(n, c, gap)
-			f.drop()
-		default:
+			waits = false
+		}
+		tid := int(f.held.tid.Load())
+		if tid != 0 {
+			s := f.held.state
+			e.orphans.Store(tid, &s)
+		}
+		if waits || tid != 0 {
 			left = append(left, f)
+		} else {
+			f.drop()
 		}
 	}
 	return left
