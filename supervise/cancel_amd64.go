@@ -213,7 +213,8 @@ func (c *clearing) mayBeInside(tid int) bool {
 	return !waits || c.image().has(pc) || c.cave().has(pc)
 }
 
-// stepping blocks all signals but the one with which single steps end.
+// stepping blocks all signals but SIGTRAP, with which single steps end: the
+// kernel would reset its handler (force_sig_info_to_task in kernel/signal.c).
 const stepping = tracee.AllSignals &^ (1 << (unix.SIGTRAP - 1))
 
 // maxSteps bounds the instructions that a thread makes on its way out.
@@ -251,8 +252,6 @@ func (c *clearing) takeOut(tid int) error {
 			break
 		}
 		if !blocked {
-			// Single steps end with a SIGTRAP, which must not be blocked: the kernel
-			// would reset its handler (force_sig_info_to_task in kernel/signal.c).
 			if c.flight != nil {
 				c.flight.held.begin(tid, state{mask: mask})
 				defer c.flight.held.end(tid)
