@@ -62,6 +62,11 @@ func open(t *testing.T, page string) *browser {
 		"--user-data-dir="+filepath.Join(dir, "profile"), "--window-size=1200,900", "--remote-debugging-pipe")
 	command.ExtraFiles = []*os.File{theirs, theirsToo}
 	command.Env = append(os.Environ(), "HOME="+dir)
+	// Its processes share one pipe, so that Wait waits for the last of them:
+	// until then they may write to the profile, which is to be removed.
+	var said bytes.Buffer
+	command.Stdout, command.Stderr = &said, &said
+	command.WaitDelay = time.Minute
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
@@ -73,6 +78,9 @@ func open(t *testing.T, page string) *browser {
 		_ = command.Wait()
 		to.Close()
 		from.Close()
+		if t.Failed() {
+			t.Logf("the browser said:\n%s", &said)
+		}
 	})
 	var target struct{ TargetID, SessionID string }
 	b.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
@@ -140,7 +148,7 @@ func (b *browser) value(expression string) string {
 // until waits for a condition.
 func (b *browser) until(condition string) {
 	b.t.Helper()
-	for range 200 {
+	for range 1500 {
 		if b.value(condition) == "true" {
 			return
 		}
