@@ -102,7 +102,7 @@ func TestWorkloads(t *testing.T) {
 			t.Errorf("two workloads are named %s", w.name)
 		}
 		got[w.name] = w.bar
-		if w.what == "" || w.run == nil || len(w.needs) == 0 || w.size < 1 || w.slowSize < 1 || w.slowSize > w.size {
+		if w.what == "" || w.run == nil || len(w.needs) == 0 || w.size < 1 || w.slowSize < 1 || w.slowSize > w.size || w.turns < 1 {
 			t.Errorf("%s: incomplete row: %+v", w.name, w)
 		}
 	}
@@ -112,9 +112,18 @@ func TestWorkloads(t *testing.T) {
 }
 
 func TestOrder(t *testing.T) {
-	for round, want := range [][]int{{0, 1, 2, 3}, {1, 0, 2, 3}, {0, 1, 2, 3}} {
-		if got := order(round, 4); !slices.Equal(got, want) {
-			t.Errorf("order(%d, 4) = %v, want %v", round, got, want)
+	tests := []struct {
+		round, turns, n int
+		want            []int
+	}{
+		{0, 1, 4, []int{0, 1, 2, 3}},
+		{1, 1, 4, []int{1, 0, 2, 3}},
+		{0, 3, 3, []int{0, 1, 1, 0, 0, 1, 2}},
+		{1, 3, 3, []int{1, 0, 0, 1, 1, 0, 2}},
+	}
+	for _, tt := range tests {
+		if got := order(tt.round, tt.turns, tt.n); !slices.Equal(got, tt.want) {
+			t.Errorf("order(%d, %d, %d) = %v, want %v", tt.round, tt.turns, tt.n, got, tt.want)
 		}
 	}
 }

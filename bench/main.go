@@ -6,8 +6,10 @@
 // --seccomp-bpf` with the same calls, and under `indirect run --no-patch`, and
 // those of the audit under `valgrind --track-fds=yes`, one after the other in
 // every round, so that what else the machine does falls on all of them alike.
-// The figure that counts is the median over the rounds of the ratio to the
-// bare run of the same round.
+// In a round, the bare and the `indirect run` take turns, ten times if they are
+// short; each one's figure for the round is the median of its turns. The figure
+// that counts is the median over the rounds of the ratio to the bare run of the
+// same round.
 //
 // Small loops time themselves, so that the start of a program is not in the
 // figure; whole programs are timed from outside, start included; servers are

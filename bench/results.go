@@ -41,7 +41,7 @@ type result struct {
 // series is one workload in one mode. Costs are in seconds a call, a run or a request.
 type series struct {
 	Mode    string    `json:"mode"`
-	Samples []float64 `json:"samples,omitempty"` // by round
+	Samples []float64 `json:"samples,omitempty"` // by round: the median of its turns
 	Cost    spread    `json:"cost"`
 	Ratio   spread    `json:"ratio"` // to the bare run of the same round
 	Extra   spread    `json:"extra"` // seconds more than the bare run of the same round

@@ -28,7 +28,8 @@ func measureWorkload(ctx context.Context, l *lab, w workload, rounds int, show p
 		res.Modes = append(res.Modes, s)
 	}
 	for round := range rounds {
-		for _, i := range order(round, len(l.modes)) {
+		costs := make([][]float64, len(l.modes)) // by mode and turn
+		for _, i := range order(round, w.turns, len(l.modes)) {
 			m, s := l.modes[i], res.Modes[i]
 			if s.NotRun != "" {
 				continue
@@ -41,11 +42,17 @@ func measureWorkload(ctx context.Context, l *lab, w workload, rounds int, show p
 			if err != nil {
 				// One failure is enough: the mode's samples would no longer pair with the bare ones.
 				s.NotRun, s.Failed = lastLine(err.Error()), true
+				costs[i] = nil
 				continue
 			}
-			s.Samples = append(s.Samples, out.cost)
+			costs[i] = append(costs[i], out.cost)
 			if note := lastLine(out.said); note != "" && m.name == indirect && !slices.Contains(res.Notes, note) {
 				res.Notes = append(res.Notes, note)
+			}
+		}
+		for i, c := range costs {
+			if len(c) > 0 {
+				res.Modes[i].Samples = append(res.Modes[i].Samples, spreadOf(c).Median)
 			}
 		}
 	}
@@ -54,15 +61,17 @@ func measureWorkload(ctx context.Context, l *lab, w workload, rounds int, show p
 }
 
 // order is the order of n modes in a round. The first two, which are compared
-// most closely, change places from round to round, so that running first is
+// most closely, take turns: so that what the machine does besides falls on both
+// of them. They change places from turn to turn, so that running first is
 // nobody's advantage.
-func order(round, n int) []int {
-	list := make([]int, n)
-	for i := range list {
-		list[i] = i
+func order(round, turns, n int) []int {
+	var list []int
+	for turn := range turns {
+		first := (round*turns + turn) % 2
+		list = append(list, first, 1-first)
 	}
-	if round%2 == 1 && n > 1 {
-		list[0], list[1] = 1, 0
+	for i := 2; i < n; i++ {
+		list = append(list, i)
 	}
 	return list
 }

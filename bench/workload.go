@@ -68,6 +68,8 @@ type workload struct {
 	// size is how much work one run does (iterations, seconds of load), and
 	// slowSize the same for the slow modes.
 	size, slowSize int
+	// turns is how often the bare and the indirect run take turns in a round.
+	turns int
 	// without are modes that mean nothing for the workload.
 	without []string
 	// tracks says that the workload is about finding descriptors, as valgrind
@@ -95,64 +97,64 @@ func workloads() []workload {
 			threads, size, slow int
 			bar                 bar
 		}{
-			{"open", "flagless open and close of /dev/null", "open", 1, 1e6, 1e4, bar{Ratio: 1.10}},
-			{"open-4-threads", "flagless open and close on 4 threads", "open", 4, 1e6, 1e4, bar{Ratio: 1.10}},
-			{"socket", "flagless socket and close", "socket", 1, 3e5, 1e4, bar{Ratio: 1.10}},
-			{"pipe", "flagless pipe and two closes", "pipe", 1, 3e5, 1e4, bar{Ratio: 1.10}},
+			{"open", "flagless open and close of /dev/null", "open", 1, 1e5, 1e4, bar{Ratio: 1.10}},
+			{"open-4-threads", "flagless open and close on 4 threads", "open", 4, 1e5, 1e4, bar{Ratio: 1.10}},
+			{"socket", "flagless socket and close", "socket", 1, 1e5, 1e4, bar{Ratio: 1.10}},
+			{"pipe", "flagless pipe and two closes", "pipe", 1, 1e5, 1e4, bar{Ratio: 1.10}},
 			{"accept", "flagless accept on loopback and close", "accept", 1, 5e4, 5e3, bar{Ratio: 1.10}},
-			{"open-cloexec", "open with O_CLOEXEC and close", "open-cloexec", 1, 1e6, 1e5, bar{Ratio: 1.10}},
-			{"asking-socket", "indirect(socket, O_CLOEXEC) and close; bare: socket with SOCK_CLOEXEC", "asking-socket", 1, 3e5, 1e5, bar{Ratio: 1.25}},
+			{"open-cloexec", "open with O_CLOEXEC and close", "open-cloexec", 1, 1e5, 1e5, bar{Ratio: 1.10}},
+			{"asking-socket", "indirect(socket, O_CLOEXEC) and close; bare: socket with SOCK_CLOEXEC", "asking-socket", 1, 1e5, 1e5, bar{Ratio: 1.25}},
 			{"paccept", "paccept with a signal mask and close; bare: accept4", "paccept", 1, 5e4, 5e3, bar{Ratio: 1.5}},
-			{"getppid", "getppid", "getppid", 1, 1e6, 1e6, bar{Extra: 60}},
+			{"getppid", "getppid", "getppid", 1, 1e5, 1e5, bar{Extra: 60}},
 		} {
 			list = append(list, workload{
 				name: l.name + "/" + libc.name, what: l.what + ", " + libc.name, unit: perCall, bar: l.bar,
-				needs: libc.needs, size: l.size, slowSize: l.slow, run: micro(libc.name, l.loop, l.threads),
+				needs: libc.needs, size: l.size, slowSize: l.slow, turns: 10, run: micro(libc.name, l.loop, l.threads),
 			})
 		}
 	}
 	for _, how := range []string{"fork", "vfork", "posix_spawn"} {
 		list = append(list, workload{
 			name: "exec-" + how, what: how + ", exec of /bin/true and wait", unit: perCall, bar: bar{Ratio: 1.10},
-			needs: []tool{gcc}, size: 2000, slowSize: 200, run: micro("glibc", how, 1),
+			needs: []tool{gcc}, size: 400, slowSize: 200, turns: 5, run: micro("glibc", how, 1),
 		})
 	}
 	return append(list,
 		workload{
 			name: "syslet-round", what: "a syslet handed over and waited for; bare: a thread woken by futex", unit: perCall, bar: bar{Ratio: 2},
-			needs: []tool{gcc}, size: 50000, slowSize: 5000, run: sysletRound,
+			needs: []tool{gcc}, size: 10000, slowSize: 5000, turns: 5, run: sysletRound,
 		},
 		workload{
 			name: "syslet-read", what: "random 4 KiB reads, 32 outstanding, with syslets; bare: 32 threads", unit: perCall, bar: bar{Ratio: 1.25},
-			needs: []tool{gcc}, size: 50000, slowSize: 5000, run: sysletRead,
+			needs: []tool{gcc}, size: 50000, slowSize: 5000, turns: 1, run: sysletRead,
 		},
 		workload{
 			name: "configure", what: "configure-like script: small gcc compiles, sed, grep, sort", unit: perRun, bar: bar{Ratio: 1.10},
-			needs: []tool{gcc}, size: 40, slowSize: 40, run: configure,
+			needs: []tool{gcc}, size: 40, slowSize: 40, turns: 3, run: configure,
 		},
 		workload{
 			name: "make", what: "make -j of a C project of 60 files", unit: perRun, bar: bar{Ratio: 1.03},
-			needs: []tool{gcc, makeTool}, size: 60, slowSize: 60, run: makeProject,
+			needs: []tool{gcc, makeTool}, size: 60, slowSize: 60, turns: 1, run: makeProject,
 		},
 		workload{
 			name: "audit-configure", what: "the same script's checks under indirect audit; strace with stacks (-k)", unit: perPart, bar: bar{Ratio: 2},
-			needs: []tool{gcc}, size: 40, slowSize: 2, without: []string{noPatch}, tracks: true, run: audited(configure),
+			needs: []tool{gcc}, size: 40, slowSize: 2, turns: 1, without: []string{noPatch}, tracks: true, run: audited(configure),
 		},
 		workload{
 			name: "audit-make", what: "the same project's files under indirect audit; strace with stacks (-k)", unit: perPart, bar: bar{Ratio: 2},
-			needs: []tool{gcc, makeTool}, size: 60, slowSize: 2, without: []string{noPatch}, tracks: true, run: audited(makeProject),
+			needs: []tool{gcc, makeTool}, size: 60, slowSize: 2, turns: 1, without: []string{noPatch}, tracks: true, run: audited(makeProject),
 		},
 		workload{
 			name: "kernel", what: "open with O_CLOEXEC and close under run --kernel 3.10", unit: perCall, bar: bar{Ratio: 1.10},
-			needs: []tool{gcc}, size: 1e6, slowSize: 1e6, without: []string{strace, noPatch}, run: olderKernel(micro("glibc", "open-cloexec", 1)),
+			needs: []tool{gcc}, size: 1e5, slowSize: 1e5, turns: 10, without: []string{strace, noPatch}, run: olderKernel(micro("glibc", "open-cloexec", 1)),
 		},
 		workload{
 			name: "nginx", what: "nginx under wrk", unit: perSecond, bar: bar{Ratio: 1.02},
-			needs: []tool{nginx, wrk}, size: 4, slowSize: 4, run: nginxUnderWrk,
+			needs: []tool{nginx, wrk}, size: 2, slowSize: 2, turns: 5, run: nginxUnderWrk,
 		},
 		workload{
 			name: "redis", what: "redis-server under redis-benchmark", unit: perSecond, bar: bar{Ratio: 1.02},
-			needs: []tool{redis, redisLoad}, size: 200000, slowSize: 200000, run: redisUnderBenchmark,
+			needs: []tool{redis, redisLoad}, size: 50000, slowSize: 50000, turns: 5, run: redisUnderBenchmark,
 		},
 	)
 }
