@@ -11,9 +11,10 @@
 // that counts is the median over the rounds of the ratio to the bare run of the
 // same round.
 //
-// Small loops time themselves, so that the start of a program is not in the
-// figure; whole programs are timed from outside, start included; servers are
-// measured by their load generator, which always runs bare.
+// Small loops time themselves, so that neither the start of a program nor its
+// first calls are in the figure; whole programs are timed from outside, start
+// included; servers are measured by their load generator, which always runs
+// bare.
 //
 // A workload that lacks a tool says which package brings it. A missed bar is
 // shown and is no error: a machine that does something else misses bars. The
