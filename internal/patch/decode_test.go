@@ -77,3 +77,31 @@ func TestDecodeAgreesWithObjdump(t *testing.T) {
 		})
 	}
 }
+
+// Bytes of data or of the middle of an instruction must not look like one that
+// no processor executes: it would count as a jump to anywhere.
+func TestUndefinedIsNoInstruction(t *testing.T) {
+	tests := []struct {
+		code string
+		ok   bool
+		flow flow
+	}{
+		{"ffe3", true, computed}, // jmp *%rbx
+		{"ff2b", true, computed}, // ljmp *(%rbx)
+		{"ffd3", true, call},     // call *%rbx
+		{"ff1b", true, call},     // lcall *(%rbx)
+		{"ffeb", false, 0},       // ljmp *%rbx
+		{"ffdb", false, 0},       // lcall *%rbx
+		{"ffff", false, 0},
+		{"ff3b", false, 0},
+	}
+	for _, tt := range tests {
+		code, err := hex.DecodeString(tt.code)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if in, ok := decode(code, 0); ok != tt.ok || in.flow != tt.flow {
+			t.Errorf("%s: %+v, %v; want flow %v, %v", tt.code, in, ok, tt.flow, tt.ok)
+		}
+	}
+}

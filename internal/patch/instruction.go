@@ -100,7 +100,7 @@ func decode(code []byte, address uint64) (instruction, bool) {
 			}
 		}
 	case op == 0x8f && i < len(code) && code[i]>>3&7 != 0, // AMD's XOP
-		op == 0xff && i < len(code) && code[i]>>3&7 == 7:
+		op == 0xff && i < len(code) && undefined(code[i]):
 		return instruction{}, false
 	}
 	immediate := 0
@@ -156,6 +156,15 @@ func decode(code []byte, address uint64) (instruction, bool) {
 	}
 	in.flow = flowOf(two, op, code[modrm:i], in.flow)
 	return in, true
+}
+
+// undefined reports whether the opcode 0xff means nothing with a ModRM byte:
+// far calls and jumps take their target from memory only (SDM volume 2, CALL and
+// JMP). The bytes are frequent: a constant -1 in front of a short jump.
+func undefined(modrm byte) bool {
+	const farCall, farJump, none, register = 3, 5, 7, 0xc0
+	op := modrm >> 3 & 7
+	return op == none || modrm >= register && (op == farCall || op == farJump)
 }
 
 // flowOf corrects a flow for opcodes whose operands do not tell.

@@ -13,6 +13,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 )
 
 const program = `
@@ -164,6 +165,31 @@ func TestRoutes(t *testing.T) {
 				t.Errorf("%d of %d call sites have a route, want %d%%", routed, calls, subject.least)
 			}
 		})
+	}
+}
+
+// Shells call fcntl(F_DUPFD) for every redirection.
+func TestGlibcFcntlHasRoutes(t *testing.T) {
+	f, file := open(t, present(t, "/lib/x86_64-linux-gnu/libc.so.6"))
+	fcntl := []byte{0xb8, unix.SYS_FCNTL, 0, 0, 0, 0x0f, 0x05} // mov $SYS_fcntl, %eax; syscall
+	found := 0
+	for at := 0; ; at++ {
+		n := bytes.Index(file[at:], fcntl)
+		if n < 0 {
+			break
+		}
+		at += n
+		site, ok := f.Address(uint64(at + 5))
+		if !ok {
+			continue
+		}
+		found++
+		if _, err := f.Route(site); err != nil {
+			t.Error(err)
+		}
+	}
+	if found == 0 {
+		t.Error("no call of fcntl found")
 	}
 }
 
