@@ -2,7 +2,9 @@ package main
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"os/exec"
 	"regexp"
@@ -124,6 +126,29 @@ func TestOrder(t *testing.T) {
 	for _, tt := range tests {
 		if got := order(tt.round, tt.turns, tt.n); !slices.Equal(got, tt.want) {
 			t.Errorf("order(%d, %d, %d) = %v, want %v", tt.round, tt.turns, tt.n, got, tt.want)
+		}
+	}
+}
+
+// A round's sample is the median of its turns; a mode that fails has none.
+func TestTurns(t *testing.T) {
+	l := &lab{modes: []mode{{name: bare}, {name: indirect}, {name: strace}, {name: noPatch}}}
+	costs := map[string][]float64{bare: {1, 9, 2}, indirect: {2, 3, 30}, strace: {5}}
+	w := workload{name: "test", turns: 3, run: func(_ context.Context, _ *lab, m mode, _ int) (outcome, error) {
+		left := costs[m.name]
+		if len(left) == 0 {
+			return outcome{}, errors.New("it failed")
+		}
+		costs[m.name] = left[1:]
+		return outcome{cost: left[0]}, nil
+	}}
+	r, err := measureWorkload(t.Context(), l, w, 1, progress{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][]float64{bare: {2}, indirect: {3}, strace: {5}, noPatch: nil} {
+		if s := r.mode(name); !slices.Equal(s.Samples, want) || s.Failed != (want == nil) {
+			t.Errorf("%s: samples %v, failed %v; want %v", name, s.Samples, s.Failed, want)
 		}
 	}
 }
