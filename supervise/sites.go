@@ -171,11 +171,8 @@ func (e *engine) patchSite(n listener.Notification, c *fdcall.Call, m *tracee.Me
 			return 0, false, err
 		}
 	}
-	routes, bias := e.routesOf(tid, maps, site)
-	for _, route := range routes {
-		if applyRoute(m, route, bias, thunk, alone) == nil {
-			return thunk, true, nil
-		}
+	if routes, bias := e.routesOf(tid, maps, site); applyFirst(m, routes, bias, thunk, alone) {
+		return thunk, true, nil
 	}
 	return thunk, false, m.Write(uint64(thunk)+image.UnroutableAt, []byte{1})
 }
@@ -268,11 +265,8 @@ func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() b
 		return err
 	}
 	for _, k := range all {
-		for _, route := range k.routes {
-			if applyRoute(s.mem, route, k.bias, image.ThunkAddress(s.base, k.thunk), alone) == nil {
-				e.ledger.served[maxCalls-1][patched].Add(1)
-				break
-			}
+		if applyFirst(s.mem, k.routes, k.bias, image.ThunkAddress(s.base, k.thunk), alone) {
+			e.ledger.served[maxCalls-1][patched].Add(1)
 		}
 	}
 	return nil
@@ -287,6 +281,20 @@ var (
 	errUnexpected = errors.New("the memory is not what the file says")
 	errShared     = errors.New("other threads may run in these bytes")
 )
+
+// applyFirst applies the first of a site's routes that can be applied. Those
+// that need no answer from alone are tried first: to give it takes longer than
+// all the writes together.
+func applyFirst(m *tracee.Memory, routes []*patch.Route, bias uint64, thunk uint32, alone func() bool) bool {
+	for _, alone := range []func() bool{func() bool { return false }, alone} {
+		for _, route := range routes {
+			if applyRoute(m, route, bias, thunk, alone) == nil {
+				return true
+			}
+		}
+	}
+	return false
+}
 
 // applyRoute writes a route into a process whose code is loaded bias bytes
 // above the file's addresses; alone tells whether no other thread can run in

@@ -148,6 +148,7 @@ func (p *planner) enteredInFront(at, site uint64) bool {
 		return false
 	}
 	const starts, lead = 32, 96
+	own, known := p.image.functionAt(at)
 	s := p.image.segment(at)
 	first := max(s.vaddr, at-min(at, reach+maxInstruction+lead+starts))
 	code := p.image.bytes(first, min(site+2*reach, s.end())-first)
@@ -161,8 +162,10 @@ func (p *planner) enteredInFront(at, site uint64) bool {
 				i++
 				continue
 			}
-			if i += in.size; inside.has(in.target) || inside.has(address) && address != site ||
-				address < at && first+uint64(i) > at || in.flow == computed {
+			// A table of jumps leads to places in its own function.
+			table := in.flow == computed && (!known || address >= own.start && address < own.end)
+			if i += in.size; table || inside.has(in.target) || inside.has(address) && address != site ||
+				address < at && first+uint64(i) > at {
 				return false
 			}
 		}
@@ -173,20 +176,29 @@ func (p *planner) enteredInFront(at, site uint64) bool {
 // begins reports whether an instruction begins at the address, as
 // far as a known function around it tells.
 func (p *planner) begins(address uint64) bool {
-	functions := p.image.functions
-	i := sort.Search(len(functions), func(i int) bool { return functions[i].start > address }) - 1
-	const most = 1 << 16
-	if i < 0 || functions[i].end <= address || address-functions[i].start > most {
+	f, ok := p.image.functionAt(address)
+	if !ok {
 		return true
 	}
-	at := functions[i].start
-	code := p.image.bytes(at, functions[i].end-at)
+	at := f.start
+	code := p.image.bytes(at, f.end-at)
 	for at < address {
-		in, ok := decode(code[at-functions[i].start:], at)
+		in, ok := decode(code[at-f.start:], at)
 		if !ok {
 			return false
 		}
 		at += uint64(in.size)
 	}
 	return at == address
+}
+
+// functionAt returns the known function that the address is in, unless that is
+// far from its start.
+func (m *elfImage) functionAt(address uint64) (function, bool) {
+	i := sort.Search(len(m.functions), func(i int) bool { return m.functions[i].start > address }) - 1
+	const most = 1 << 16
+	if i < 0 || m.functions[i].end <= address || address-m.functions[i].start > most {
+		return function{}, false
+	}
+	return m.functions[i], true
 }

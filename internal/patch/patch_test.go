@@ -168,28 +168,44 @@ func TestRoutes(t *testing.T) {
 	}
 }
 
-// Shells call fcntl(F_DUPFD) for every redirection.
-func TestGlibcFcntlHasRoutes(t *testing.T) {
+// Shells call fcntl(F_DUPFD) for every redirection, and all programs openat:
+// those with threads too.
+func TestGlibcSitesHaveRoutes(t *testing.T) {
 	f, file := open(t, present(t, "/lib/x86_64-linux-gnu/libc.so.6"))
-	fcntl := []byte{0xb8, unix.SYS_FCNTL, 0, 0, 0, 0x0f, 0x05} // mov $SYS_fcntl, %eax; syscall
-	found := 0
-	for at := 0; ; at++ {
-		n := bytes.Index(file[at:], fcntl)
-		if n < 0 {
-			break
-		}
-		at += n
-		site, ok := f.Address(uint64(at + 5))
-		if !ok {
-			continue
-		}
-		found++
-		if _, err := f.Route(site); err != nil {
-			t.Error(err)
-		}
-	}
-	if found == 0 {
-		t.Error("no call of fcntl found")
+	for _, call := range []struct {
+		name         string
+		nr           uint32
+		whileThreads bool // other threads run
+	}{
+		{"fcntl", unix.SYS_FCNTL, false},
+		{"openat", unix.SYS_OPENAT, true},
+	} {
+		t.Run(call.name, func(t *testing.T) {
+			code := append(binary.LittleEndian.AppendUint32([]byte{0xb8}, call.nr), syscallCode...) // mov $nr, %eax; syscall
+			found := 0
+			for at := 0; ; at++ {
+				n := bytes.Index(file[at:], code)
+				if n < 0 {
+					break
+				}
+				at += n
+				site, ok := f.Address(uint64(at + 5))
+				if !ok {
+					continue
+				}
+				found++
+				r, err := f.Route(site)
+				if err == nil && call.whileThreads && slices.ContainsFunc(r.Writes, func(w Write) bool { return w.Live && !w.Atomic }) {
+					_, err = f.RouteInFront(site)
+				}
+				if err != nil {
+					t.Error(err)
+				}
+			}
+			if found == 0 {
+				t.Error("no call found")
+			}
+		})
 	}
 }
 
@@ -528,18 +544,21 @@ func TestMovedOnlyIfEnteredInFront(t *testing.T) {
 	for name, test := range map[string]struct {
 		front, behind string
 		want          bool
+		known         string // what of the front is known to be in the call's function
 	}{
-		"plain":                         {"\x48\x63\xff", "", true},
-		"movl $imm, -0x48(%rbp)":        {"\xc7\x45", "", false},
-		"mov $imm, %r8d is moved whole": {"\x41", "", true},
-		"mov $imm, %r11d":               {"\x41\xbb\x20\x00\x00\x00\x0f\x05", "", true},
-		"movabs":                        {"\x48", "", false},
-		"jump to the site":              {"", "\xeb\xfb", false},
-		"jump to the mov":               {"", "\xeb\xf6", true},
-		"long jump to the site":         {"", "\xe9\xf8\xff\xff\xff", false},
-		"long jump to the mov":          {"", "\xe9\xf3\xff\xff\xff", true},
-		"jump into the mov":             {"", "\x74\xf8", false},
-		"computed jump":                 {"\xff\xe0", "", false},
+		"plain":                         {"\x48\x63\xff", "", true, ""},
+		"movl $imm, -0x48(%rbp)":        {"\xc7\x45", "", false, ""},
+		"mov $imm, %r8d is moved whole": {"\x41", "", true, ""},
+		"mov $imm, %r11d":               {"\x41\xbb\x20\x00\x00\x00\x0f\x05", "", true, ""},
+		"movabs":                        {"\x48", "", false, ""},
+		"jump to the site":              {"", "\xeb\xfb", false, ""},
+		"jump to the mov":               {"", "\xeb\xf6", true, ""},
+		"long jump to the site":         {"", "\xe9\xf8\xff\xff\xff", false, ""},
+		"long jump to the mov":          {"", "\xe9\xf3\xff\xff\xff", true, ""},
+		"jump into the mov":             {"", "\x74\xf8", false, ""},
+		"computed jump":                 {"\xff\xe0", "", false, ""},
+		"computed jump of its function": {"\xff\xe0\x31\xc0", "", false, "\xff\xe0\x31\xc0"},
+		"computed jump of another one":  {"\xff\xe0\x31\xc0", "", true, "\x31\xc0"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			const base = 0x1000
@@ -548,7 +567,11 @@ func TestMovedOnlyIfEnteredInFront(t *testing.T) {
 			code += call + test.behind
 			code += strings.Repeat("\x31\xc0", 200)
 			s := segment{vaddr: base, filesz: uint64(len(code)), code: []byte(code), tail: make([]byte, 100)}
-			routes, _ := plan(&elfImage{segments: []segment{s}})
+			m := &elfImage{segments: []segment{s}}
+			if test.known != "" {
+				m.functions = []function{{site - 5 - uint64(len(test.known)), site + 3}}
+			}
+			routes, _ := plan(m)
 			if r := routes[site]; (r != nil) != test.want {
 				t.Errorf("route: %+v", r)
 			}
