@@ -118,10 +118,10 @@ func TestOrder(t *testing.T) {
 		round, turns, n int
 		want            []int
 	}{
-		{0, 1, 4, []int{0, 1, 2, 3}},
-		{1, 1, 4, []int{1, 0, 2, 3}},
-		{0, 3, 3, []int{0, 1, 1, 0, 0, 1, 2}},
-		{1, 3, 3, []int{1, 0, 0, 1, 1, 0, 2}},
+		{0, 1, 5, []int{0, 1, 2, 3, 4}},
+		{1, 1, 5, []int{1, 2, 0, 3, 4}},
+		{0, 3, 4, []int{0, 1, 2, 1, 2, 0, 2, 0, 1, 3}},
+		{1, 2, 3, []int{2, 0, 1, 0, 1, 2}},
 	}
 	for _, tt := range tests {
 		if got := order(tt.round, tt.turns, tt.n); !slices.Equal(got, tt.want) {
@@ -132,8 +132,8 @@ func TestOrder(t *testing.T) {
 
 // A round's sample is the median of its turns; a mode that fails has none.
 func TestTurns(t *testing.T) {
-	l := &lab{modes: []mode{{name: bare}, {name: indirect}, {name: strace}, {name: noPatch}}}
-	costs := map[string][]float64{bare: {1, 9, 2}, indirect: {2, 3, 30}, strace: {5}}
+	l := &lab{modes: []mode{{name: bare}, {name: indirect}, {name: filter}, {name: strace}, {name: noPatch}}}
+	costs := map[string][]float64{bare: {1, 9, 2}, indirect: {2, 3, 30}, filter: {4, 2, 1}, strace: {5}}
 	w := workload{name: "test", turns: 3, run: func(_ context.Context, _ *lab, m mode, _ int) (outcome, error) {
 		left := costs[m.name]
 		if len(left) == 0 {
@@ -146,7 +146,7 @@ func TestTurns(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for name, want := range map[string][]float64{bare: {2}, indirect: {3}, strace: {5}, noPatch: nil} {
+	for name, want := range map[string][]float64{bare: {2}, indirect: {3}, filter: {2}, strace: {5}, noPatch: nil} {
 		if s := r.mode(name); !slices.Equal(s.Samples, want) || s.Failed != (want == nil) {
 			t.Errorf("%s: samples %v, failed %v; want %v", name, s.Samples, s.Failed, want)
 		}
@@ -154,7 +154,7 @@ func TestTurns(t *testing.T) {
 }
 
 func TestModes(t *testing.T) {
-	list := modes("/x/indirect", []string{"open", "pipe"})
+	list := modes("/x/indirect", "/y/filter", []string{"open", "pipe"})
 	var got []string
 	for _, m := range list {
 		got = append(got, m.name+": "+strings.Join(m.wrap("prog", "arg"), " "))
@@ -162,6 +162,7 @@ func TestModes(t *testing.T) {
 	want := []string{
 		"bare: prog arg",
 		"indirect run: /x/indirect run -- prog arg",
+		"empty filter: /y/filter prog arg",
 		"strace: strace -f --seccomp-bpf -qq -e signal=none -o /dev/null -e trace=?open,?pipe -- prog arg",
 		"--no-patch: /x/indirect run --no-patch -- prog arg",
 		"valgrind: valgrind -q --track-fds=yes --trace-children=yes --log-file=/dev/null prog arg",
@@ -255,6 +256,7 @@ func sampleResults() *results {
 		Modes: []*series{
 			{Mode: bare, Samples: []float64{2e-6, 2e-6}},
 			{Mode: indirect, Samples: []float64{2.1e-6, 2.1e-6}},
+			{Mode: filter, Samples: []float64{2.05e-6, 2.05e-6}},
 			{Mode: strace, NotRun: "needs strace"},
 			{Mode: noPatch, NotRun: "exit status 125", Failed: true},
 		}}
@@ -283,7 +285,7 @@ func TestReports(t *testing.T) {
 		}
 	}
 	for _, want := range []string{
-		`| open \| close | 2.00 µs | 2.10 µs | 1.050 | 1.05 to 1.05 | 1.10 | met | not run: needs strace | failed |`,
+		`| open \| close | 2.00 µs | 2.10 µs | 1.050 | 1.05 to 1.05 | 1.10 | met | 1.025 | not run: needs strace | failed |`,
 		`| nginx under wrk | 10000 requests/s | 5000 requests/s | 2.000 | 2.00 to 2.00 | 1.02 | MISSED |`,
 		`| redis | not run: needs redis-tools |`,
 		`| supervisor resident, processes served: 500 | 39.1 MiB (peak 40.0) | 30 MiB | MISSED |`,

@@ -33,6 +33,7 @@ type mode struct {
 const (
 	bare     = "bare"
 	indirect = "indirect run"
+	filter   = "empty filter" // what any tool with a seccomp filter pays to the kernel
 	strace   = "strace"
 	noPatch  = "--no-patch"
 	valgrind = "valgrind"
@@ -73,8 +74,8 @@ func newLab(ctx context.Context, o options) (_ *lab, err error) {
 	if err != nil {
 		return nil, err
 	}
-	l.modes = modes(command, callNames(fdcall.Linux()))
-	for mode, t := range map[string]tool{strace: straceBin, valgrind: valgrindBin} {
+	l.modes = modes(command, l.program("filter", "glibc"), callNames(fdcall.Linux()))
+	for mode, t := range map[string]tool{filter: gcc, strace: straceBin, valgrind: valgrindBin} {
 		if _, err := exec.LookPath(t.program); err != nil {
 			l.missing[mode] = "needs " + t.pkg
 		}
@@ -100,11 +101,12 @@ func (l *lab) engine(ctx context.Context, named string) (string, error) {
 
 func (l *lab) close() { os.RemoveAll(l.dir) }
 
-// modes lists the ways to run a workload.
-func modes(command string, calls []string) []mode {
+// modes lists the ways to run a workload: first those that are compared closely.
+func modes(command, allow string, calls []string) []mode {
 	return []mode{
 		{name: bare},
 		{name: indirect, prefix: []string{command, "run", "--"}},
+		{name: filter, prefix: []string{allow}},
 		{name: strace, prefix: []string{"strace", "-f", "--seccomp-bpf", "-qq", "-e", "signal=none", "-o", "/dev/null", "-e", traceOption(calls), "--"}, slow: true},
 		{name: noPatch, prefix: []string{command, "run", "--no-patch", "--"}, slow: true},
 		{name: valgrind, prefix: []string{"valgrind", "-q", "--track-fds=yes", "--trace-children=yes", "--log-file=/dev/null"}, slow: true},
@@ -165,11 +167,15 @@ func (l *lab) build(ctx context.Context) error {
 		compiler tool
 		libc     string
 		options  []string
-	}{{gcc, "glibc", nil}, {muslGCC, "musl", []string{"-static"}}} {
+		programs []string
+	}{
+		{gcc, "glibc", nil, []string{"micro", "crowd", "syslet", "filter"}},
+		{muslGCC, "musl", []string{"-static"}, []string{"micro", "crowd", "syslet"}},
+	} {
 		if _, err := exec.LookPath(b.compiler.program); err != nil {
 			continue
 		}
-		for _, name := range []string{"micro", "crowd", "syslet"} {
+		for _, name := range b.programs {
 			words := append([]string{b.compiler.program, "-O2", "-pthread", "-o", l.program(name, b.libc), l.file(name + ".c")}, b.options...)
 			if _, err := l.run(ctx, l.dir, words); err != nil {
 				return err

@@ -2,19 +2,20 @@
 //
 //	go run ./bench [-workload REGEXP] [-rounds N] [-quick] [-json FILE] [-markdown FILE] [-indirect PATH]
 //
-// Each workload runs bare, under `indirect run`, under `strace -f
-// --seccomp-bpf` with the same calls, and under `indirect run --no-patch`, and
-// those of the audit under `valgrind --track-fds=yes`, one after the other in
-// every round, so that what else the machine does falls on all of them alike.
-// In a round, the bare and the `indirect run` take turns, ten times if they are
-// short; each one's figure for the round is the median of its turns. The figure
-// that counts is the median over the rounds of the ratio to the bare run of the
-// same round.
+// Each workload runs bare, under `indirect run`, under a seccomp filter that
+// allows everything, under `strace -f --seccomp-bpf` with the same calls, and
+// under `indirect run --no-patch`, and those of the audit under `valgrind
+// --track-fds=yes`, one after the other in every round, so that what else the
+// machine does falls on all of them alike. In a round, the first three take
+// turns, ten times if they are short; each one's figure for the round is the
+// median of its turns. The figure that counts is the median over the rounds of
+// the ratio to the bare run of the same round. The empty filter's is what the
+// kernel itself takes for having one, which no tool that needs one can save.
 //
 // Small loops time themselves, so that neither the start of a program nor its
 // first calls are in the figure; whole programs are timed from outside, start
-// included; servers are measured by their load generator, which always runs
-// bare.
+// included; servers are measured, after a short load that does not count, by
+// their load generator, which always runs bare.
 //
 // A workload that lacks a tool says which package brings it. A missed bar is
 // shown and is no error: a machine that does something else misses bars. The

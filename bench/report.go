@@ -17,13 +17,13 @@ func speed(r *results) table {
 	t := table{{"workload", "bare", "indirect run", "ratio", "range", "bar", "", "strace", "no-patch", "valgrind"}}
 	for _, w := range r.Workloads {
 		if w.NotRun != "" {
-			t = append(t, []string{w.What, "not run: " + w.NotRun, "", "", "", w.Bar.String(), "", "", "", ""})
+			t = append(t, []string{w.What, "not run: " + w.NotRun, "", "", "", w.Bar.String(), "", "", "", "", ""})
 			continue
 		}
 		s := w.mode(indirect)
 		t = append(t, []string{
 			w.What, amount(w.mode(bare), w.Unit), amount(s, w.Unit), change(s, w.Bar), changes(s, w.Bar),
-			w.Bar.String(), verdict(w), times(w.mode(strace)), times(w.mode(noPatch)), times(w.mode(valgrind)),
+			w.Bar.String(), verdict(w), floor(w.mode(filter), w.Bar), times(w.mode(strace)), times(w.mode(noPatch)), times(w.mode(valgrind)),
 		})
 	}
 	return t
@@ -138,6 +138,15 @@ func changes(s *series, b bar) string {
 		return fmt.Sprintf("%+.0f to %+.0f ns", s.Extra.Min*1e9, s.Extra.Max*1e9)
 	}
 	return fmt.Sprintf("%.2f to %.2f", s.Ratio.Min, s.Ratio.Max)
+}
+
+// floor is the change by a filter that does nothing, below which no tool that
+// has one can get.
+func floor(s *series, b bar) string {
+	if s.NotRun != "" {
+		return absence(s)
+	}
+	return change(s, b)
 }
 
 // times is how many times as long as bare a mode for the record takes.

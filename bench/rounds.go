@@ -60,17 +60,20 @@ func measureWorkload(ctx context.Context, l *lab, w workload, rounds int, show p
 	return res, nil
 }
 
-// order is the order of n modes in a round. The first two, which are compared
-// most closely, take turns: so that what the machine does besides falls on both
-// of them. They change places from turn to turn, so that running first is
-// nobody's advantage.
+// compared is how many modes, the first ones, are compared closely.
+const compared = 3
+
+// order is the order of n modes in a round. Those that are compared closely take
+// turns: so that what the machine does besides falls on all of them. They change
+// places from turn to turn, so that running first is nobody's advantage.
 func order(round, turns, n int) []int {
 	var list []int
 	for turn := range turns {
-		first := (round*turns + turn) % 2
-		list = append(list, first, 1-first)
+		for i := range compared {
+			list = append(list, (round*turns+turn+i)%compared)
+		}
 	}
-	for i := 2; i < n; i++ {
+	for i := compared; i < n; i++ {
 		list = append(list, i)
 	}
 	return list

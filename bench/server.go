@@ -93,9 +93,11 @@ func freePort() (int, error) {
 	return l.Addr().(*net.TCPAddr).Port, l.Close()
 }
 
-// underLoad runs the server and then, bare, its load generator.
+// underLoad runs the server and then, bare, its load generator: for a while that
+// does not count, and then for size. Servers are timed, as loops are, once the
+// call sites of a request are patched.
 func underLoad(ctx context.Context, l *lab, server func(dir string, port int) (words []string, pidFile string, err error),
-	m mode, load func(port int) []string, cost func(stdout string) (float64, error)) (out outcome, err error) {
+	m mode, load func(port, size int) []string, size int, cost func(stdout string) (float64, error)) (out outcome, err error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	dir, remove, err := l.scratch()
@@ -115,7 +117,10 @@ func underLoad(ctx context.Context, l *lab, server func(dir string, port int) (w
 	if err != nil {
 		return out, err
 	}
-	loaded, err := l.run(ctx, dir, load(port))
+	if _, err := l.run(ctx, dir, load(port, max(size/50, 1))); err != nil {
+		return out, errors.Join(err, s.stop())
+	}
+	loaded, err := l.run(ctx, dir, load(port, size))
 	if err = errors.Join(err, s.stop()); err != nil {
 		return out, err
 	}
@@ -126,9 +131,9 @@ func underLoad(ctx context.Context, l *lab, server func(dir string, port int) (w
 
 // nginxUnderWrk serves a small file to wrk for size seconds.
 func nginxUnderWrk(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
-	return underLoad(ctx, l, nginxServer, m, func(port int) []string {
+	return underLoad(ctx, l, nginxServer, m, func(port, size int) []string {
 		return []string{"wrk", "-t1", "-c32", "-d" + strconv.Itoa(size) + "s", "http://" + loopback(port) + "/"}
-	}, wrkCost)
+	}, size, wrkCost)
 }
 
 func nginxServer(dir string, port int) (words []string, pidFile string, err error) {
@@ -184,9 +189,9 @@ func wrkCost(report string) (float64, error) {
 
 // redisUnderBenchmark runs size SET and size GET requests.
 func redisUnderBenchmark(ctx context.Context, l *lab, m mode, size int) (outcome, error) {
-	return underLoad(ctx, l, redisServer, m, func(port int) []string {
+	return underLoad(ctx, l, redisServer, m, func(port, size int) []string {
 		return []string{"redis-benchmark", "-h", "127.0.0.1", "-p", strconv.Itoa(port), "-t", "set,get", "-c", "32", "-n", strconv.Itoa(size), "--csv"}
-	}, redisCost)
+	}, size, redisCost)
 }
 
 func redisServer(dir string, port int) (words []string, pidFile string, err error) {

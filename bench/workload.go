@@ -134,7 +134,7 @@ func workloads() []workload {
 		},
 		workload{
 			name: "make", what: "make -j of a C project of 60 files", unit: perRun, bar: bar{Ratio: 1.03},
-			needs: []tool{gcc, makeTool}, size: 60, slowSize: 60, turns: 1, run: makeProject,
+			needs: []tool{gcc, makeTool}, size: 60, slowSize: 60, turns: 3, run: makeProject,
 		},
 		workload{
 			name: "audit-configure", what: "the same script's checks under indirect audit; strace with stacks (-k)", unit: perPart, bar: bar{Ratio: 2},
