@@ -275,6 +275,13 @@ func TestReports(t *testing.T) {
 	if got := r.failures(); got != 1 {
 		t.Errorf("failures = %d", got)
 	}
+	for _, table := range tables(r) {
+		for _, row := range table {
+			if len(row) != len(table[0]) {
+				t.Errorf("%d cells below %d heads: %q", len(row), len(table[0]), row)
+			}
+		}
+	}
 	var text, md, js bytes.Buffer
 	for _, w := range []struct {
 		to    *bytes.Buffer

@@ -14,7 +14,7 @@ type table [][]string
 
 // speed is the table of workloads.
 func speed(r *results) table {
-	t := table{{"workload", "bare", "indirect run", "ratio", "range", "bar", "", "strace", "no-patch", "valgrind"}}
+	t := table{{"workload", "bare", "indirect run", "ratio", "range", "bar", "", "empty filter", "strace", "no-patch", "valgrind"}}
 	for _, w := range r.Workloads {
 		if w.NotRun != "" {
 			t = append(t, []string{w.What, "not run: " + w.NotRun, "", "", "", w.Bar.String(), "", "", "", "", ""})
