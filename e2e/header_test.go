@@ -93,6 +93,15 @@ func TestHeader(t *testing.T) {
 	})
 }
 
+// Also where there are few numbers, an unpredictable one is not the lowest.
+func TestHeaderWithFewNumbers(t *testing.T) {
+	program := headerC89.compile(t, "header.c")
+	few := exec.CommandContext(t.Context(), "sh", "-c", `ulimit -n 16; for i in $(seq 50); do "$0" || exit; done`, program)
+	if out, err := few.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
 // Wrong arguments are errors before anything has happened, with and without indirect(2).
 func TestHeaderFaults(t *testing.T) {
 	each(t, "headerfaults.c", headerFaultsBuilds, []mode{bare, nothing, cloexec}, selfChecking)

@@ -365,7 +365,10 @@ INDIRECT_FUNCTION int indirect_copy_(int fd, int least, int cloexec)
 	return copy;
 }
 
-/* A copy of fd with an unpredictable number below the limit on descriptors. */
+/*
+ * A copy of fd with an unpredictable number in the upper half of the limit on
+ * descriptors, where it is not the lowest free one.
+ */
 INDIRECT_FUNCTION int indirect_scatter_(int fd, int cloexec)
 {
 	struct rlimit limit;
@@ -373,8 +376,9 @@ INDIRECT_FUNCTION int indirect_scatter_(int fd, int cloexec)
 	int attempts, copy;
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < numbers)
 		numbers = (unsigned long)limit.rlim_cur;
-	for (attempts = 0; attempts < 8 && numbers > 3; attempts++) {
-		copy = indirect_copy_(fd, (int)(3 + indirect_random_() % (numbers - 3)), cloexec);
+	for (attempts = 0; attempts < 8 && numbers >= 8; attempts++) {
+		unsigned long half = numbers / 2;
+		copy = indirect_copy_(fd, (int)(half + indirect_random_() % (numbers - half)), cloexec);
 		if (copy >= 0)
 			return copy;
 		if (errno == EINVAL) { /* beyond a limit that getrlimit could not tell */

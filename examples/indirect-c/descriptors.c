@@ -146,21 +146,6 @@ static void check(const char *name, int fd, int lowest, int flags)
 	exit_status = 1;
 }
 
-/* An unpredictable number may be the lowest one, but not three times in a row. */
-static int make(unsigned i, int set, int fds[2], int lowest)
-{
-	int attempts, result;
-	for (attempts = 1;; attempts++) {
-		fds[0] = fds[1] = -1;
-		result = all[i].make(set, fds);
-		if (result < 0 || attempts == 3 || !((set | all[i].gives) & O_NONSEQFD) || (fds[0] != lowest && fds[1] != lowest))
-			return result;
-		close(fds[0]);
-		if (fds[1] != -1)
-			close(fds[1]);
-	}
-}
-
 int main(void)
 {
 	static const int sets[] = {0, O_CLOEXEC, O_NONBLOCK, O_NONBLOCK | O_CLOEXEC, O_NONSEQFD, O_NONSEQFD | O_CLOEXEC,
@@ -169,12 +154,12 @@ int main(void)
 	printf("indirect(2): %s\n", indirect_available() ? "yes" : "no");
 	for (i = 0; i < sizeof all / sizeof *all; i++)
 		for (j = 0; j < sizeof sets / sizeof *sets; j++) {
-			int fds[2], flags = sets[j] | all[i].gives, lowest = lowest_free();
+			int fds[2] = {-1, -1}, flags = sets[j] | all[i].gives, lowest = lowest_free();
 			if (sets[j] & ~all[i].accepts)
 				continue;
 			printf("%s%s%s%s: ", all[i].name, flags & O_CLOEXEC ? " cloexec" : "",
 			       flags & O_NONBLOCK ? " nonblock" : "", flags & O_NONSEQFD ? " nonseq" : "");
-			if (make(i, sets[j], fds, lowest) < 0) {
+			if (all[i].make(sets[j], fds) < 0) {
 				puts(strerror(errno));
 				if (errno != ENOSYS) /* this kernel has none */
 					exit_status = 1;

@@ -7,7 +7,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -62,11 +61,6 @@ func boot() (status int, err error) {
 	env, err := os.ReadFile("/" + envFile)
 	if err != nil {
 		return 0, fmt.Errorf("read the environment: %w", err)
-	}
-	// As many as distributions allow, which is more than the kernel's default.
-	const descriptors = 1 << 16
-	if err := syscall.Setrlimit(unix.RLIMIT_NOFILE, &syscall.Rlimit{Cur: descriptors, Max: descriptors}); err != nil {
-		return 0, fmt.Errorf("raise the limit on descriptors: %w", err)
 	}
 	words := strings.Split(string(argv), "\n")
 	cmd := exec.Command(words[0], words[1:]...)
