@@ -96,7 +96,7 @@ func (l *Listener) SyncWakeUp() error {
 // each notification is received by one.
 func (l *Listener) Receive(n *Notification) error {
 	*n = Notification{} // or the kernel refuses
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, l.file.Fd(), notifRecv, uintptr(unsafe.Pointer(n)))
+	errno := receive(l.file.Fd(), n)
 	switch errno {
 	case 0:
 		return nil

@@ -1,0 +1,1 @@
+// Empty: it lets receive.go declare functions that the runtime defines.
