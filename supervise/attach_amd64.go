@@ -338,7 +338,8 @@ func (e *engine) beforeFilter(n listener.Notification) {
 // fill makes an image of the mapping at base, and sends the thread that has
 // mapped it to the thunk for its call. Call sites are diverted only when a
 // second call traps, unless a process of the same program has made one before:
-// many programs make just one. An error means that the thread has no answer: it
+// many programs make just one. Then those in the same file are, nearly always
+// the C library. An error means that the thread has no answer: it
 // is to go back to its call, which may run in place.
 func (e *engine) fill(n listener.Notification) error {
 	tid := int(n.TID)
@@ -369,14 +370,17 @@ func (e *engine) fill(n listener.Notification) error {
 	if l.ret != 0 && !isCancel(native, n.Nr) && !installsFilter(native, n.Nr, &n.Args) {
 		thunk = image.ThunkAddress(e.Base, s.add(l.ret))
 	}
+	var sites []knownSite
+	if l.ret != 0 && p.repeats.Load() && !e.NoPatch {
+		if m, err := tracee.CodeMapping(tid, l.ret-syscallLen); err == nil { // or when it traps again
+			sites = e.knownSites(s, []tracee.Mapping{m})
+			s.header.Flags |= image.Known
+		}
+	}
 	if err := e.writeImage(s, p); err != nil {
 		return err
 	}
-	if p.repeats.Load() && !e.NoPatch {
-		if maps, err := tracee.CodeMaps(tid); err == nil {
-			_ = e.patchKnown(s, maps, aloneOnce(tid)) // or when it traps again
-		}
-	}
+	e.divertKnown(s, sites, aloneOnce(tid))
 	if c := e.table.Lookup(native, n.Nr, &n.Args); thunk != 0 && c != nil && p.Want(c) != 0 {
 		e.served(c, once).Add(1)
 	}

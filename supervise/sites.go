@@ -218,16 +218,16 @@ func (f *codeFile) routes(address uint64) (all []*patch.Route) {
 	return all
 }
 
-// patchKnown diverts the call sites in a process's files that have been
-// diverted in other processes.
-func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() bool) error {
-	type knownSite struct {
-		routes []*patch.Route
-		bias   uint64
-		thunk  int
-	}
-	var all []knownSite
-	before := len(s.thunks)
+// knownSite is a call site of a process that has been diverted in others.
+type knownSite struct {
+	routes []*patch.Route
+	bias   uint64
+	thunk  int
+}
+
+// knownSites returns those in the mappings, and makes thunks for them that are
+// not written yet.
+func (e *engine) knownSites(s *imageState, maps []tracee.Mapping) (all []knownSite) {
 	for i := range maps {
 		mapping := &maps[i]
 		f, ok := e.sites.files[fileID{mapping.Dev, mapping.Inode}]
@@ -254,6 +254,23 @@ func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() b
 			all = append(all, knownSite{f.routes(address), bias, thunk})
 		}
 	}
+	return all
+}
+
+// divertKnown diverts sites whose thunks have been written.
+func (e *engine) divertKnown(s *imageState, sites []knownSite, alone func() bool) {
+	for _, k := range sites {
+		if applyFirst(s.mem, k.routes, k.bias, image.ThunkAddress(s.base, k.thunk), alone) {
+			e.ledger.served[maxCalls-1][patched].Add(1)
+		}
+	}
+}
+
+// patchKnown diverts the call sites in a process's files that have been
+// diverted in other processes.
+func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() bool) error {
+	before := len(s.thunks)
+	sites := e.knownSites(s, maps)
 	// Thunks first, then the header that counts them, then the sites.
 	if added := s.thunks[before:]; len(added) > 0 {
 		if err := s.mem.Write(uint64(image.ThunkAddress(s.base, 0))+uint64(before), added); err != nil {
@@ -264,11 +281,7 @@ func (e *engine) patchKnown(s *imageState, maps []tracee.Mapping, alone func() b
 	if err := s.writeHeader(); err != nil {
 		return err
 	}
-	for _, k := range all {
-		if applyFirst(s.mem, k.routes, k.bias, image.ThunkAddress(s.base, k.thunk), alone) {
-			e.ledger.served[maxCalls-1][patched].Add(1)
-		}
-	}
+	e.divertKnown(s, sites, alone)
 	return nil
 }
 
@@ -286,14 +299,20 @@ var (
 // that need no answer from alone are tried first: to give it takes longer than
 // all the writes together.
 func applyFirst(m *tracee.Memory, routes []*patch.Route, bias uint64, thunk uint32, alone func() bool) bool {
-	for _, alone := range []func() bool{func() bool { return false }, alone} {
+	for _, asks := range []bool{false, true} {
 		for _, route := range routes {
-			if applyRoute(m, route, bias, thunk, alone) == nil {
+			if needsAlone(route, bias) == asks && applyRoute(m, route, bias, thunk, alone) == nil {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// needsAlone reports whether a route has a write during which no other thread
+// may run in its bytes.
+func needsAlone(route *patch.Route, bias uint64) bool {
+	return slices.ContainsFunc(route.Writes, func(w patch.Write) bool { return w.Live && !atOnce(w, bias) })
 }
 
 // applyRoute writes a route into a process whose code is loaded bias bytes
@@ -354,10 +373,8 @@ func atOnce(w patch.Write, bias uint64) bool {
 // undoRoute restores the bytes of a diverted call site that control flow
 // reaches. An error means that it is still diverted.
 func undoRoute(tid int, m *tracee.Memory, route *patch.Route, bias uint64) error {
-	for _, w := range route.Writes {
-		if w.Live && !atOnce(w, bias) && !tracee.Alone(tid) {
-			return errShared
-		}
+	if needsAlone(route, bias) && !tracee.Alone(tid) {
+		return errShared
 	}
 	for _, w := range slices.Backward(route.Writes) {
 		if !w.Live {

@@ -95,6 +95,45 @@ func (q *procmapQuery) ask(fd int) unix.Errno {
 	return errno
 }
 
+// code makes the query one for executable mappings of files.
+func (q *procmapQuery) code(fd int) (Mapping, unix.Errno) {
+	q.flags |= procmapExecutable | procmapFileBacked
+	errno := q.ask(fd)
+	return Mapping{
+		Start: q.start, End: q.end, Perm: "r-xp", Offset: q.offset, Inode: q.ino,
+		Dev: fmt.Sprintf("%02x:%02x", q.major, q.minor),
+	}, errno
+}
+
+// CodeMapping returns the executable mapping of a file that has the address in
+// the process that tid belongs to. Its path may be missing.
+func CodeMapping(tid int, address uint64) (Mapping, error) {
+	fd, err := openMaps(tid)
+	if err != nil {
+		return Mapping{}, err
+	}
+	defer unix.Close(fd)
+	q := procmapQuery{address: address}
+	m, errno := q.code(fd)
+	if errno == 0 {
+		return m, nil
+	}
+	none := fmt.Errorf("find the code at %#x of process %d: %w", address, tid, unix.ENOENT)
+	if errno == unix.ENOENT {
+		return m, none
+	}
+	all, err := codeMaps(tid)
+	if err != nil {
+		return m, err
+	}
+	for _, m := range all {
+		if address >= m.Start && address < m.End {
+			return m, nil
+		}
+	}
+	return m, none
+}
+
 // CodeMaps returns the executable mappings of files in the process that tid
 // belongs to. Their paths may be missing.
 func CodeMaps(tid int) ([]Mapping, error) {
@@ -105,20 +144,23 @@ func CodeMaps(tid int) ([]Mapping, error) {
 	defer unix.Close(fd)
 	var all []Mapping
 	for q := (procmapQuery{}); ; q = (procmapQuery{address: q.end}) {
-		q.flags = procmapExecutable | procmapNext | procmapFileBacked
-		switch q.ask(fd) {
+		q.flags = procmapNext
+		m, errno := q.code(fd)
+		switch errno {
 		case 0:
-			all = append(all, Mapping{
-				Start: q.start, End: q.end, Perm: "r-xp", Offset: q.offset, Inode: q.ino,
-				Dev: fmt.Sprintf("%02x:%02x", q.major, q.minor),
-			})
+			all = append(all, m)
 		case unix.ENOENT:
 			return all, nil
-		default: // an older kernel
-			all, err := Maps(tid)
-			return slices.DeleteFunc(all, func(m Mapping) bool { return !m.Executable() || m.Inode == 0 }), err
+		default:
+			return codeMaps(tid)
 		}
 	}
+}
+
+// codeMaps is CodeMaps on kernels without PROCMAP_QUERY.
+func codeMaps(tid int) ([]Mapping, error) {
+	all, err := Maps(tid)
+	return slices.DeleteFunc(all, func(m Mapping) bool { return !m.Executable() || m.Inode == 0 }), err
 }
 
 // Writable reports whether the process that tid belongs to may write to the

@@ -1,6 +1,7 @@
 package tracee
 
 import (
+	"errors"
 	"os"
 	"os/exec"
 	"runtime"
@@ -64,6 +65,18 @@ func TestCodeMapsAgreesWithMaps(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, got); diff != "" || len(got) == 0 {
 		t.Errorf("code mappings (-text +query):\n%s", diff)
+	}
+	for _, m := range got {
+		for _, at := range []uint64{m.Start, m.End - 1} {
+			one, err := CodeMapping(os.Getpid(), at)
+			one.Path = ""
+			if diff := cmp.Diff(m, one); err != nil || diff != "" {
+				t.Errorf("code at %#x: %v (-all +one)\n%s", at, err, diff)
+			}
+		}
+	}
+	if m, err := CodeMapping(os.Getpid(), 0); !errors.Is(err, unix.ENOENT) {
+		t.Errorf("code at 0: %v, %v", m, err)
 	}
 	f, err := OpenMapped(os.Getpid(), &got[0])
 	if err != nil {
