@@ -3,6 +3,7 @@ package supervise
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"sync"
@@ -43,6 +44,7 @@ type engine struct {
 	filling  []byte // what was written to the last new image
 	programs map[string]*program
 	sites    sites
+	foreseen sync.Once
 	kept     map[uint64]int               // call sites that must stay as they are: threads are about to make a call there
 	landings map[int]landing              // thread: where it has begun to land
 	spares   map[int]int                  // thread of an exempt program: calls let through
@@ -122,6 +124,8 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 	return e, nil
 }
 
+var errStopped = errors.New("told to stop")
+
 // maxWorkers bounds the notifications that are worked on at the same time, and
 // maxBlocked those among them that may take for ever, because the program's
 // call blocks while it is run in place: the others must not wait for them.
@@ -132,7 +136,7 @@ const (
 
 // serve answers notifications, those that were left by a supervisor before us
 // among them, until no process is left under the filter (listener.ErrDone) or
-// the other end of stop is closed (listener.ErrStopped).
+// the other end of stop is closed (errStopped).
 func (e *engine) serve(stop *os.File, left []*flight) error {
 	w := workers{engine: e, failed: make(chan error, maxWorkers)}
 	for _, f := range left {
@@ -142,8 +146,12 @@ func (e *engine) serve(stop *os.File, left []*flight) error {
 	for range receivers {
 		w.start()
 	}
-	watched := make(chan error, 1)
-	go func() { watched <- e.listener.Watch(stop) }()
+	watched := make(chan error, 2)
+	go func() { watched <- e.listener.Watch() }()
+	go func() {
+		_, _ = io.Copy(io.Discard, stop)
+		watched <- errStopped
+	}()
 	var err error
 	select {
 	case err = <-watched:

@@ -207,6 +207,12 @@ func superviseMain(extensions map[string]Open) error {
 	}
 	notify := os.NewFile(listenerFD, "listener")
 	shared := os.NewFile(ledgerFD, "ledger")
+	// For the Go runtime's poller: unless a thread waits there, the runtime
+	// starts one each time when our last worker goes back to receiving
+	// (handoffp in runtime/proc.go).
+	if err := unix.SetNonblock(controlFD, true); err != nil {
+		return fmt.Errorf("prepare the supervisor's control socket: %w", err)
+	}
 	control := os.NewFile(controlFD, "control")
 	led, err := openLedger(shared)
 	if err != nil {
@@ -234,7 +240,7 @@ func superviseMain(extensions map[string]Open) error {
 	switch {
 	case errors.Is(err, listener.ErrDone):
 		return nil
-	case errors.Is(err, listener.ErrStopped):
+	case errors.Is(err, errStopped):
 		// The front has gone; descendants of its command go on. Somebody must
 		// hold the listener when a supervisor dies: from now on, that is us.
 		g := &guard{config: c, listener: notify, ledger: shared, files: files, log: io.Discard}

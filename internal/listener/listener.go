@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"runtime"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -61,8 +60,6 @@ var (
 	ErrGone = errors.New("the trapped thread no longer waits")
 	// ErrNothing says that nothing was received.
 	ErrNothing = errors.New("no call is trapped")
-	// ErrStopped says that the stop file was closed at its other end.
-	ErrStopped = errors.New("told to stop")
 	// ErrDone says that no process is left under the filter.
 	ErrDone = errors.New("no process is left under the filter")
 )
@@ -112,21 +109,16 @@ func (l *Listener) Receive(n *Notification) error {
 	return fmt.Errorf("receive a trapped call: %w", errno)
 }
 
-// Watch returns ErrDone when the last process under the filter is gone, and
-// ErrStopped when the other end of stop, a socket or pipe, is closed.
-func (l *Listener) Watch(stop *os.File) error {
-	// Collected, the file would be closed, and look as if its other end were.
-	defer runtime.KeepAlive(stop)
-	poll := []unix.PollFd{{Fd: int32(l.file.Fd())}, {Fd: int32(stop.Fd()), Events: unix.POLLRDHUP}}
+// Watch returns ErrDone when the last process under the filter is gone.
+func (l *Listener) Watch() error {
+	poll := []unix.PollFd{{Fd: int32(l.file.Fd())}}
 	for {
 		switch _, err := unix.Poll(poll, -1); {
 		case err == unix.EINTR:
 		case err != nil:
 			return fmt.Errorf("watch for the end of the processes under the filter: %w", err)
-		case poll[0].Revents != 0:
+		default:
 			return ErrDone
-		case poll[1].Revents != 0:
-			return ErrStopped
 		}
 	}
 }

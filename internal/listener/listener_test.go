@@ -38,27 +38,6 @@ func TestInterface(t *testing.T) {
 	}
 }
 
-func TestWatchIsStopped(t *testing.T) {
-	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	stop := os.NewFile(uintptr(pair[0]), "stop")
-	defer stop.Close()
-	quiet, other, err := os.Pipe() // stands for a listener on which nothing happens
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer quiet.Close()
-	defer other.Close()
-	watched := make(chan error, 1)
-	go func() { watched <- New(quiet).Watch(stop) }()
-	unix.Close(pair[1])
-	if err := <-watched; !errors.Is(err, ErrStopped) {
-		t.Errorf("watch ended with %v", err)
-	}
-}
-
 func TestNoListener(t *testing.T) {
 	r, w, err := os.Pipe()
 	if err != nil {
