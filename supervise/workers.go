@@ -25,8 +25,14 @@ type workers struct {
 	waiting atomic.Int32 // receiving
 	all     atomic.Int32
 	stopped atomic.Bool
-	tids    sync.Map // of the threads that receive
+	threads sync.Map // of the workers: *thread
 	failed  chan error
+}
+
+// thread is that of a worker.
+type thread struct {
+	tid       int
+	receiving atomic.Bool
 }
 
 // receivers is how many workers wait when there is nothing to do.
@@ -62,7 +68,9 @@ func (w *workers) work() {
 	defer w.all.Add(-1)
 	runtime.LockOSThread() // ptrace requests must come from the thread that attached
 	defer runtime.UnlockOSThread()
-	tid := unix.Gettid()
+	t := &thread{tid: unix.Gettid()}
+	w.threads.Store(t, nil)
+	defer w.threads.Delete(t)
 	f := w.ledger.take()
 	if f == nil {
 		w.failed <- errors.New("no room for another notification")
@@ -70,13 +78,12 @@ func (w *workers) work() {
 	}
 	defer f.drop()
 	for {
-		w.tids.Store(tid, nil)
+		t.receiving.Store(true)
 		if w.stopped.Load() {
-			w.tids.Delete(tid)
 			return
 		}
 		err := w.listener.Receive(&f.notice)
-		w.tids.Delete(tid)
+		t.receiving.Store(false)
 		switch {
 		case w.stopped.Load() && err != nil:
 			return
@@ -110,11 +117,13 @@ func (w *workers) stop() {
 	for waiting := true; waiting; wait = min(2*wait, longest) {
 		time.Sleep(wait)
 		waiting = false
-		w.tids.Range(func(tid, _ any) bool {
-			waiting = true
-			// The Go runtime handles this signal and ignores what it does not
-			// expect (sigPreempt in runtime/signal_unix.go).
-			_ = unix.Tgkill(os.Getpid(), tid.(int), unix.SIGURG)
+		w.threads.Range(func(key, _ any) bool {
+			if t := key.(*thread); t.receiving.Load() {
+				waiting = true
+				// The Go runtime handles this signal and ignores what it does not
+				// expect (sigPreempt in runtime/signal_unix.go).
+				_ = unix.Tgkill(os.Getpid(), t.tid, unix.SIGURG)
+			}
 			return true
 		})
 	}
