@@ -50,6 +50,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 	if abi != native || e.trapped(c) {
 		return e.runInPlace(n, abi, c, p)
 	}
+	e.foreseen.Do(func() { e.foresee(n) })
 	h, ok := e.header(tid)
 	if !ok {
 		if p.Want(c) == 0 && e.spare(n, c) {

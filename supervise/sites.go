@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"sync"
 
@@ -29,7 +30,9 @@ type fileID struct {
 
 // codeFile is a file of code that is mapped in processes.
 type codeFile struct {
-	plan *patch.File // nil if the file cannot be planned
+	// plan waits for the plan, which is nil if there can be none. It takes
+	// 10 ms for a C library.
+	plan func() *patch.File
 	// known are the sites that have trapped in some process and have a route:
 	// they are diverted at once in each new image.
 	known []uint64
@@ -43,7 +46,8 @@ const (
 
 func newSites() sites { return sites{files: make(map[fileID]*codeFile)} }
 
-// file returns what is known of the file behind the mapping.
+// file returns what is known of the file behind the mapping. Its plan is under
+// way then.
 func (s *sites) file(tid int, m *tracee.Mapping) *codeFile {
 	id := fileID{m.Dev, m.Inode}
 	if f, ok := s.files[id]; ok {
@@ -52,19 +56,43 @@ func (s *sites) file(tid int, m *tracee.Mapping) *codeFile {
 	if len(s.files) >= maxFiles {
 		clear(s.files)
 	}
-	f := new(codeFile)
+	f := &codeFile{plan: func() *patch.File { return nil }}
 	s.files[id] = f
-	file, err := tracee.OpenMapped(tid, m)
-	if err != nil {
-		return f
-	}
-	defer file.Close()
-	if info, err := file.Stat(); err == nil {
-		if plan, err := patch.Open(file, info.Size()); err == nil {
-			f.plan = plan
-		}
+	if file, err := tracee.OpenMapped(tid, m); err == nil {
+		f.plan = sync.OnceValue(func() *patch.File { return planOf(file) })
+		go f.plan()
 	}
 	return f
+}
+
+// planOf plans a file, and closes it.
+func planOf(file *os.File) *patch.File {
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil
+	}
+	plan, err := patch.Open(file, info.Size())
+	if err != nil {
+		return nil
+	}
+	return plan
+}
+
+// foresee begins to plan the file of the first call site that traps: most
+// likely it is the C library of all the programs that are to come, and the
+// first of them needs no plan yet.
+func (e *engine) foresee(n listener.Notification) {
+	if e.NoPatch {
+		return
+	}
+	m, err := tracee.CodeMapping(int(n.TID), n.IP-syscallLen)
+	if err != nil || !e.listener.Valid(n.ID) {
+		return
+	}
+	e.images.Lock()
+	defer e.images.Unlock()
+	e.sites.file(int(n.TID), &m)
 }
 
 // image is the injected state of one address space while it is being changed.
@@ -192,10 +220,11 @@ func (e *engine) routesOf(tid int, maps []tracee.Mapping, site uint64) ([]*patch
 			continue
 		}
 		f := e.sites.file(tid, mapping)
-		if f.plan == nil {
+		plan := f.plan()
+		if plan == nil {
 			break
 		}
-		address, ok := f.plan.Address(site - mapping.Start + mapping.Offset)
+		address, ok := plan.Address(site - mapping.Start + mapping.Offset)
 		if !ok {
 			break
 		}
@@ -210,7 +239,7 @@ func (e *engine) routesOf(tid int, maps []tracee.Mapping, site uint64) ([]*patch
 
 // routes returns the ways to divert the call site at address.
 func (f *codeFile) routes(address uint64) (all []*patch.Route) {
-	for _, find := range []func(uint64) (*patch.Route, error){f.plan.Route, f.plan.RouteInFront} {
+	for _, find := range []func(uint64) (*patch.Route, error){f.plan().Route, f.plan().RouteInFront} {
 		if r, err := find(address); err == nil {
 			all = append(all, r)
 		}
@@ -231,10 +260,10 @@ func (e *engine) knownSites(s *imageState, maps []tracee.Mapping) (all []knownSi
 	for i := range maps {
 		mapping := &maps[i]
 		f, ok := e.sites.files[fileID{mapping.Dev, mapping.Inode}]
-		if !ok || f.plan == nil {
-			continue
+		if !ok || len(f.known) == 0 {
+			continue // if only because it is not planned yet
 		}
-		first, ok := f.plan.Address(mapping.Offset)
+		first, ok := f.plan().Address(mapping.Offset)
 		if !ok {
 			continue
 		}
