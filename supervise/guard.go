@@ -231,8 +231,10 @@ func superviseMain(extensions map[string]Open) error {
 	if err != nil {
 		return err
 	}
-	led.started.Add(1)
-	left := e.recover()
+	var left []*flight
+	if led.started.Add(1) > 1 {
+		left = e.recover()
+	}
 	if _, err := control.Write([]byte{1}); err != nil {
 		return fmt.Errorf("tell the guard that the supervisor is ready: %w", err)
 	}

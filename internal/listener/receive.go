@@ -7,11 +7,10 @@ import (
 )
 
 // The Go runtime's own way into and out of a system call that is known to
-// block, which it keeps for gVisor and others (go.dev/issue/67401). It takes
-// longer than that of [unix.Syscall], but behind that one the runtime's monitor
-// thread wakes up every 70 µs, for some 4 ms after each call, to see whether it
-// still blocks: work that a machine does which runs one short program after
-// the other.
+// block, which it keeps for gVisor and others (go.dev/issue/67401). Behind
+// [unix.Syscall] the runtime counts a thread as running for ten more
+// milliseconds, and its monitor thread keeps waking up to see whether it does:
+// beside programs that run one short program after the other, all the time.
 //
 //go:linkname entersyscallblock runtime.entersyscallblock
 func entersyscallblock()
