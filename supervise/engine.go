@@ -43,6 +43,7 @@ type engine struct {
 	images   sync.Mutex
 	filling  []byte // what was written to the last new image
 	programs map[string]*program
+	codes    map[string]*image.Code // by what is wanted of each call
 	sites    sites
 	foreseen sync.Once
 	kept     map[uint64]int               // call sites that must stay as they are: threads are about to make a call there
@@ -84,6 +85,7 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		addedCalls: fdcall.AddedCalls(),
 		index:      make(map[*fdcall.Call]int),
 		programs:   make(map[string]*program),
+		codes:      make(map[string]*image.Code),
 		sites:      newSites(),
 		kept:       make(map[uint64]int),
 		landings:   make(map[int]landing),
@@ -375,7 +377,7 @@ func (e *engine) program(tid int) (*program, error) {
 		}
 		return p.Want(c)
 	}
-	if p.code, err = image.Build(e.table, inProcess, e.Base); err != nil {
+	if p.code, err = e.codeFor(inProcess); err != nil {
 		return nil, fmt.Errorf("build the image for %s: %w", exe, err)
 	}
 	if len(e.programs) >= maxPrograms {
@@ -383,6 +385,28 @@ func (e *engine) program(tid int) (*program, error) {
 	}
 	e.programs[exe] = p
 	return p, nil
+}
+
+// codeFor returns the code of images that give the calls what want names; most
+// programs want the same. The caller holds images.
+func (e *engine) codeFor(want func(*fdcall.Call) fdcall.Want) (*image.Code, error) {
+	calls := e.table.All()
+	wants := make([]byte, len(calls))
+	for i := range calls {
+		wants[i] = byte(want(&calls[i]))
+	}
+	if code, ok := e.codes[string(wants)]; ok {
+		return code, nil
+	}
+	code, err := image.Build(e.table, want, e.Base)
+	if err != nil {
+		return nil, err
+	}
+	if len(e.codes) >= maxPrograms {
+		clear(e.codes)
+	}
+	e.codes[string(wants)] = code
+	return code, nil
 }
 
 // group is the thread group (the process) of tid.
