@@ -339,8 +339,8 @@ func (e *engine) beforeFilter(n listener.Notification) {
 // fill makes an image of the mapping at base, and sends the thread that has
 // mapped it to the thunk for its call. Call sites are diverted only when a
 // second call traps, unless a process of the same program has made one before:
-// many programs make just one. Then those in the same file are, nearly always
-// the C library. An error means that the thread has no answer: it
+// many programs make just one. Then those in the same file are; the others wait
+// for a call that traps. An error means that the thread has no answer: it
 // is to go back to its call, which may run in place.
 func (e *engine) fill(n listener.Notification) error {
 	tid := int(n.TID)
@@ -365,18 +365,21 @@ func (e *engine) fill(n listener.Notification) error {
 			return errFilled
 		}
 	}
-	var thunk uint32
 	s := &imageState{base: e.Base, mem: m, header: image.Header{Magic: e.Magic, Owner: uint32(e.group(tid))}}
-	// A call that we have to look at is to be made, again, at its site.
-	if l.ret != 0 && !isCancel(native, n.Nr) && !installsFilter(native, n.Nr, &n.Args) {
-		thunk = image.ThunkAddress(e.Base, s.add(l.ret))
-	}
 	var sites []knownSite
 	if l.ret != 0 && p.repeats.Load() && !e.NoPatch {
 		if m, err := tracee.CodeMapping(tid, l.ret-syscallLen); err == nil { // or when it traps again
 			sites = e.knownSites(s, []tracee.Mapping{m})
-			s.header.Flags |= image.Known
 		}
+	}
+	var thunk uint32
+	// A call that we have to look at is to be made, again, at its site.
+	if l.ret != 0 && !isCancel(native, n.Nr) && !installsFilter(native, n.Nr, &n.Args) {
+		i, ok := image.FindThunk(s.thunks, l.ret)
+		if !ok {
+			i = s.add(l.ret)
+		}
+		thunk = image.ThunkAddress(e.Base, i)
 	}
 	if err := e.writeImage(s, p); err != nil {
 		return err

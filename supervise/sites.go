@@ -254,8 +254,8 @@ type knownSite struct {
 	thunk  int
 }
 
-// knownSites returns those in the mappings, and makes thunks for them that are
-// not written yet.
+// knownSites returns those in the mappings that have no thunk yet, and makes
+// one for each, which is still to be written.
 func (e *engine) knownSites(s *imageState, maps []tracee.Mapping) (all []knownSite) {
 	for i := range maps {
 		mapping := &maps[i]
@@ -273,14 +273,13 @@ func (e *engine) knownSites(s *imageState, maps []tracee.Mapping) (all []knownSi
 			if site < mapping.Start || site >= mapping.End || e.kept[site] > 0 {
 				continue
 			}
-			thunk, ok := image.FindThunk(s.thunks, site+syscallLen)
-			if !ok {
-				if int(s.header.Thunks) >= image.MaxThunks {
-					break
-				}
-				thunk = s.add(site + syscallLen)
+			if _, ok := image.FindThunk(s.thunks, site+syscallLen); ok {
+				continue // it has trapped, or was known before
 			}
-			all = append(all, knownSite{f.routes(address), bias, thunk})
+			if int(s.header.Thunks) >= image.MaxThunks {
+				break
+			}
+			all = append(all, knownSite{f.routes(address), bias, s.add(site + syscallLen)})
 		}
 	}
 	return all
