@@ -160,6 +160,9 @@ func (e *engine) serve(stop *os.File, left []*flight) error {
 	case err = <-w.failed:
 	}
 	w.stop()
+	if errors.Is(err, errStopped) && e.listener.Done() { // both at once
+		return listener.ErrDone
+	}
 	return err
 }
 

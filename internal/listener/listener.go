@@ -98,8 +98,7 @@ func (l *Listener) Receive(n *Notification) error {
 	case 0:
 		return nil
 	case unix.ENOENT:
-		poll := []unix.PollFd{{Fd: int32(l.file.Fd())}}
-		if _, err := unix.Poll(poll, 0); err == nil && poll[0].Revents&unix.POLLHUP != 0 {
+		if l.Done() {
 			return ErrDone
 		}
 		return ErrNothing
@@ -107,6 +106,13 @@ func (l *Listener) Receive(n *Notification) error {
 		return ErrNothing
 	}
 	return fmt.Errorf("receive a trapped call: %w", errno)
+}
+
+// Done reports whether no process is left under the filter.
+func (l *Listener) Done() bool {
+	poll := []unix.PollFd{{Fd: int32(l.file.Fd())}}
+	_, err := unix.Poll(poll, 0)
+	return err == nil && poll[0].Revents&unix.POLLHUP != 0
 }
 
 // Watch returns ErrDone when the last process under the filter is gone.
