@@ -53,15 +53,19 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 	e.foreseen.Do(func() { e.foresee(n) })
 	h, ok := e.header(tid)
 	if !ok {
-		if p.Want(c) == 0 && e.spare(n, c) {
-			return nil
-		}
 		vdso, ok := e.mayLand(tid)
 		if !ok {
 			return e.runInPlace(n, abi, c, p)
 		}
 		if plan, ok := e.singly(tid, vdso, c, p); ok {
 			return e.single(n, vdso, c, plan)
+		}
+		if p.Want(c) == 0 {
+			// The less an exempt program's calls trap, the better: each one may
+			// fail with EINTR, and shells do not expect that. Most have no handlers
+			// yet when they make their first one, and their children inherit the
+			// image.
+			p.repeats.Store(true)
 		}
 		return e.land(n, vdso, p)
 	}
@@ -385,8 +389,12 @@ func (e *engine) fill(n listener.Notification) error {
 		return err
 	}
 	e.divertKnown(s, sites, aloneOnce(tid))
-	if c := e.table.Lookup(native, n.Nr, &n.Args); thunk != 0 && c != nil && p.Want(c) != 0 {
-		e.served(c, once).Add(1)
+	if c := e.table.Lookup(native, n.Nr, &n.Args); thunk != 0 && c != nil {
+		way := once
+		if p.Want(c) == 0 {
+			way = spared
+		}
+		e.served(c, way).Add(1)
 	}
 	e.ledger.images.Add(1)
 	if e.singles[tid] != l.vdso || !known { // not counted yet

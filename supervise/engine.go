@@ -48,7 +48,6 @@ type engine struct {
 	foreseen sync.Once
 	kept     map[uint64]int               // call sites that must stay as they are: threads are about to make a call there
 	landings map[int]landing              // thread: where it has begun to land
-	spares   map[int]int                  // thread of an exempt program: calls let through
 	singles  map[int]uint64               // thread that has made a single call: the vDSO of its program image
 	plans    map[*fdcall.Call]fdcall.Plan // calls that can be made singly
 	kinds    map[fdcall.ABI]map[int32]image.Kind
@@ -89,7 +88,6 @@ func newEngine(c config, l *listener.Listener, led *ledger) (*engine, error) {
 		sites:      newSites(),
 		kept:       make(map[uint64]int),
 		landings:   make(map[int]landing),
-		spares:     make(map[int]int),
 		singles:    make(map[int]uint64),
 		kinds:      make(map[fdcall.ABI]map[int32]image.Kind),
 	}
@@ -422,23 +420,6 @@ func (e *engine) group(tid int) int {
 		return tid
 	}
 	return s.TGID
-}
-
-// spare lets a call of an exempt program run as it is, and reports true, as
-// long as that is cheaper than an image: most shells live too shortly to need one.
-func (e *engine) spare(n listener.Notification, c *fdcall.Call) bool {
-	const cheap = 12 // notifications cost about as much as an image
-	e.images.Lock()
-	defer e.images.Unlock()
-	if len(e.spares) >= maxPrograms {
-		clear(e.spares)
-	}
-	if e.spares[int(n.TID)]++; e.spares[int(n.TID)] > cheap {
-		delete(e.spares, int(n.TID))
-		return false
-	}
-	e.letThrough(n, c)
-	return true
 }
 
 // letThrough answers a call from which nothing is wanted.
