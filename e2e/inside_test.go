@@ -31,6 +31,19 @@ func TestTracer(t *testing.T) {
 	})
 }
 
+// A shell that is exempt misses nothing when another tracer has it.
+func TestExemptShellUnderStrace(t *testing.T) {
+	t.Parallel()
+	if _, err := exec.LookPath("strace"); err != nil {
+		t.Skipf("%v (Debian: strace)", err)
+	}
+	r := cloexec.run(t, "strace", "-f", "-o", "/dev/null", "/bin/sh", "-c", "x=$(echo a); echo $x")
+	if r.status != 0 || r.stdout != "a\n" {
+		t.Errorf("status %d\n%s%s", r.status, r.stdout, tail(r.stderr))
+	}
+	r.enforced(t)
+}
+
 // strace and gdb work inside, as they do alone. The calls of a program that
 // they trace may go without their flags, and are counted.
 func TestDebuggersInside(t *testing.T) {

@@ -61,11 +61,7 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 			return e.single(n, vdso, c, plan)
 		}
 		if p.Want(c) == 0 {
-			// The less an exempt program's calls trap, the better: each one may
-			// fail with EINTR, and shells do not expect that. Most have no handlers
-			// yet when they make their first one, and their children inherit the
-			// image.
-			p.repeats.Store(true)
+			return e.leaveAlone(n, vdso, c, p)
 		}
 		return e.land(n, vdso, p)
 	}
@@ -73,6 +69,20 @@ func (e *engine) enforce(n listener.Notification, abi fdcall.ABI, c *fdcall.Call
 		return e.runInPlace(n, abi, c, p)
 	}
 	return e.divert(n, c, p)
+}
+
+// leaveAlone serves the first call of a program image that is exempt from c. The
+// less its calls trap, the better: each one may fail with EINTR, which shells do
+// not expect. So it gets an image like others, if it can be attached to: most
+// have no handlers yet, and their children inherit it.
+func (e *engine) leaveAlone(n listener.Notification, vdso uint64, c *fdcall.Call, p *program) error {
+	p.repeats.Store(true)
+	err := e.land(n, vdso, p)
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		e.letThrough(n, c)
+		return nil
+	}
+	return err
 }
 
 // hold attaches to the thread of n and stops it in front of the instruction
