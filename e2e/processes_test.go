@@ -20,11 +20,14 @@ func TestProcessors(t *testing.T) {
 	each(t, "processors.c", []build{glibc, musl}, []mode{bare, cloexec, moved}, selfChecking)
 }
 
-// Signals do not make an exempt shell's calls fail, once it has made two at the
-// same place: dash takes EINTR from pipe for an error.
+// Signals do not make an exempt shell's calls fail, once the C library's call
+// sites are planned and it has made one there: dash takes EINTR from pipe for an
+// error.
 func TestExemptShellUnderSignals(t *testing.T) {
 	const script = `trap : USR1
-x=$(:)$(:)
+x=$(:)
+sleep 1
+x=$(:)
 (while kill -USR1 $$ 2>/dev/null; do :; done) &
 i=0
 while [ $i -lt 1000 ]; do x=$(:); i=$((i+1)); done

@@ -30,9 +30,8 @@ type fileID struct {
 
 // codeFile is a file of code that is mapped in processes.
 type codeFile struct {
-	// plan waits for the plan, which is nil if there can be none. It takes
-	// 10 ms for a C library.
-	plan func() *patch.File
+	planned chan struct{} // closed when result is there: after 10 ms for a C library
+	result  *patch.File   // nil if the file cannot be planned
 	// known are the sites that have trapped in some process and have a route:
 	// they are diverted at once in each new image.
 	known []uint64
@@ -56,13 +55,34 @@ func (s *sites) file(tid int, m *tracee.Mapping) *codeFile {
 	if len(s.files) >= maxFiles {
 		clear(s.files)
 	}
-	f := &codeFile{plan: func() *patch.File { return nil }}
+	f := &codeFile{planned: make(chan struct{})}
 	s.files[id] = f
-	if file, err := tracee.OpenMapped(tid, m); err == nil {
-		f.plan = sync.OnceValue(func() *patch.File { return planOf(file) })
-		go f.plan()
+	file, err := tracee.OpenMapped(tid, m)
+	if err != nil {
+		close(f.planned)
+		return f
 	}
+	go func() {
+		defer close(f.planned)
+		f.result = planOf(file)
+	}()
 	return f
+}
+
+// plan waits for the plan, which is nil if there can be none.
+func (f *codeFile) plan() *patch.File {
+	<-f.planned
+	return f.result
+}
+
+// awaits reports whether plan would wait.
+func (f *codeFile) awaits() bool {
+	select {
+	case <-f.planned:
+		return false
+	default:
+		return true
+	}
 }
 
 // planOf plans a file, and closes it.
@@ -93,6 +113,20 @@ func (e *engine) foresee(n listener.Notification) {
 	e.images.Lock()
 	defer e.images.Unlock()
 	e.sites.file(int(n.TID), &m)
+}
+
+// planning reports whether the file of the call site of n is just being planned.
+func (e *engine) planning(n listener.Notification) bool {
+	if e.NoPatch {
+		return false
+	}
+	m, err := tracee.CodeMapping(int(n.TID), n.IP-syscallLen)
+	if err != nil {
+		return false
+	}
+	e.images.Lock()
+	defer e.images.Unlock()
+	return e.sites.file(int(n.TID), &m).awaits()
 }
 
 // image is the injected state of one address space while it is being changed.
