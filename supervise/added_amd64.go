@@ -195,7 +195,7 @@ func (e *engine) divertAdded(n listener.Notification, p *program, q request) err
 	inImage := diverted
 	e.images.Lock()
 	if err = e.addSet(tid, m, p, q.asked); err == nil && !inImage {
-		thunk, diverted, err = e.patchSite(n, nil, m)
+		thunk, diverted, err = e.patchSite(n, nil, m, true)
 	}
 	e.images.Unlock()
 	if err != nil {

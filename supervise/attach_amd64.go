@@ -354,8 +354,8 @@ func (e *engine) beforeFilter(n listener.Notification) {
 // mapped it to the thunk for its call. Call sites are diverted only when a
 // second call traps, unless a process of the same program has made one before:
 // many programs make just one. Then those in the same file are; the others wait
-// for a call that traps. An error means that the thread has no answer: it
-// is to go back to its call, which may run in place.
+// for a call that traps. An error means that the thread has no answer: it is to
+// go back to its call, which may run in place.
 func (e *engine) fill(n listener.Notification) error {
 	tid := int(n.TID)
 	e.images.Lock()
@@ -430,22 +430,19 @@ var errFilled = errors.New("it has been filled before")
 // divert makes the call site of n lead to the stub: for ever if it can be
 // patched, otherwise for this call.
 func (e *engine) divert(n listener.Notification, c *fdcall.Call, p *program) error {
-	if p.Want(c) == 0 && e.planning(n) {
-		e.letThrough(n, c) // it need not wait: nothing is wanted of it
-		return nil
-	}
 	m, err := e.memory(n)
 	if err != nil {
 		return err
 	}
 	defer m.Close()
+	exempt := p.Want(c) == 0 // and need not wait
 	e.images.Lock()
-	thunk, diverted, err := e.patchSite(n, c, m)
+	thunk, diverted, err := e.patchSite(n, c, m, !exempt)
 	e.images.Unlock()
 	if err != nil {
 		return err
 	}
-	if p.Want(c) == 0 {
+	if exempt {
 		e.letThrough(n, c)
 		return nil
 	}

@@ -33,7 +33,7 @@ type codeFile struct {
 	planned chan struct{} // closed when result is there: after 10 ms for a C library
 	result  *patch.File   // nil if the file cannot be planned
 	// known are the sites that have trapped in some process and have a route:
-	// they are diverted at once in each new image.
+	// they are diverted before they trap in others.
 	known []uint64
 }
 
@@ -115,20 +115,6 @@ func (e *engine) foresee(n listener.Notification) {
 	e.sites.file(int(n.TID), &m)
 }
 
-// planning reports whether the file of the call site of n is just being planned.
-func (e *engine) planning(n listener.Notification) bool {
-	if e.NoPatch {
-		return false
-	}
-	m, err := tracee.CodeMapping(int(n.TID), n.IP-syscallLen)
-	if err != nil {
-		return false
-	}
-	e.images.Lock()
-	defer e.images.Unlock()
-	return e.sites.file(int(n.TID), &m).awaits()
-}
-
 // image is the injected state of one address space while it is being changed.
 type imageState struct {
 	base   uint32
@@ -198,8 +184,10 @@ func (s *imageState) writeHeader() error {
 }
 
 // patchSite prepares the thunk for the call site of n, which makes the call c
-// or, if that is nil, an added one, and diverts the site to it if that can be done.
-func (e *engine) patchSite(n listener.Notification, c *fdcall.Call, m *tracee.Memory) (thunk uint32, diverted bool, err error) {
+// or, if that is nil, an added one, and diverts the site to it if that can be
+// done. Where that would have to wait for a plan it is done the next time, unless
+// wait says so.
+func (e *engine) patchSite(n listener.Notification, c *fdcall.Call, m *tracee.Memory, wait bool) (thunk uint32, diverted bool, err error) {
 	tid := int(n.TID)
 	s, err := e.loadImage(tid, m)
 	if err != nil {
@@ -227,6 +215,9 @@ func (e *engine) patchSite(n listener.Notification, c *fdcall.Call, m *tracee.Me
 	if err != nil {
 		return 0, false, err
 	}
+	if f, _ := e.codeAt(tid, maps, site); f != nil && !wait && f.awaits() {
+		return thunk, false, nil
+	}
 	alone := aloneOnce(tid)
 	if s.header.Flags&(image.Known|image.Cancels) == 0 {
 		if err := e.patchKnown(s, maps, alone); err != nil {
@@ -245,30 +236,31 @@ func keptOut(h image.Header, c *fdcall.Call) bool {
 	return h.Flags&image.Cancels != 0 && c != nil && c.Cancels
 }
 
+// codeAt returns the file of code that is mapped at an address, and where; or nil.
+func (e *engine) codeAt(tid int, maps []tracee.Mapping, address uint64) (*codeFile, *tracee.Mapping) {
+	i := slices.IndexFunc(maps, func(m tracee.Mapping) bool { return address >= m.Start && address < m.End })
+	if i < 0 {
+		return nil, nil
+	}
+	return e.sites.file(tid, &maps[i]), &maps[i]
+}
+
 // routesOf returns the ways to divert the call site, the best one first, and
 // how far above the file's addresses the code is loaded.
 func (e *engine) routesOf(tid int, maps []tracee.Mapping, site uint64) ([]*patch.Route, uint64) {
-	for i := range maps {
-		mapping := &maps[i]
-		if site < mapping.Start || site >= mapping.End {
-			continue
-		}
-		f := e.sites.file(tid, mapping)
-		plan := f.plan()
-		if plan == nil {
-			break
-		}
-		address, ok := plan.Address(site - mapping.Start + mapping.Offset)
-		if !ok {
-			break
-		}
-		routes := f.routes(address)
-		if len(routes) > 0 && !slices.Contains(f.known, address) && len(f.known) < maxKnown {
-			f.known = append(f.known, address)
-		}
-		return routes, site - address
+	f, mapping := e.codeAt(tid, maps, site)
+	if f == nil || f.plan() == nil {
+		return nil, 0
 	}
-	return nil, 0
+	address, ok := f.plan().Address(site - mapping.Start + mapping.Offset)
+	if !ok {
+		return nil, 0
+	}
+	routes := f.routes(address)
+	if len(routes) > 0 && !slices.Contains(f.known, address) && len(f.known) < maxKnown {
+		f.known = append(f.known, address)
+	}
+	return routes, site - address
 }
 
 // routes returns the ways to divert the call site at address.
