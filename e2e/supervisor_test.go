@@ -195,6 +195,32 @@ func TestFrontKilled(t *testing.T) {
 	}
 }
 
+// When its front is killed, a supervisor starts another one and guards it.
+func TestFrontKilledIsNoticed(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	begun := filepath.Join(t.TempDir(), "begun")
+	// Calls that trap, for a worker that waits leaves with the next one.
+	cmd, _ := cloexec.command(ctx, t, "/bin/sh", "-c", `echo yes >"$0.new"; mv "$0.new" "$0"; while [ -e "$0" ]; do cat /dev/null; done`, begun)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	await(t, begun)
+	t.Cleanup(func() { os.Remove(begun) })
+	guard := supervisorOf(cmd.Process.Pid)
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait()
+	for next := 0; next == 0 || !serves(next); next = supervisorOf(guard) {
+		if ctx.Err() != nil {
+			t.Fatal("the supervisor does not guard another one")
+		}
+		time.Sleep(time.Millisecond)
+	}
+}
+
 // The front is killed while many threads make calls that trap: the supervisor
 // hands over to a successor, and no call is lost.
 func TestFrontKilledUnderLoad(t *testing.T) {
